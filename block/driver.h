@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a driver is. Two shapes:
+ *
+ * A *mover* (protocol, most filters) moves the bytes itself: read, write, zero, discard, flush, extents.
+ *
+ * A *mapper* (image format) only answers "where are the bytes?". block/mapper.c owns the loops that move data: it asks
+ * map() piece by piece, reads from the child named, falls through to the backing node, fills zeroes, and for writes
+ * asks prepare_write(), copies what the allocation must keep (copy on write), writes, and calls commit_write(). So
+ * reading, block status, sparse conversion and copy offload all come from map(), for every format.
+ *
+ * All functions may yield and run in coroutines, several at once on the same node; open, close, reopen and resize run
+ * with the node drained. Data functions return 0 or -errno. A request that arrives here is inside the node's size,
+ * aligned to limits.request_alignment and allowed: drivers assume good input (block/request.c is the border), but never
+ * trust what they read from disk.
+ */
+#ifndef BLOCK_DRIVER_H
+#define BLOCK_DRIVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include "base/error.h"
+#include "block/node.h"
+
+struct image_check;
+struct image_info_specific;
+struct blockdev_options;
+
+/* A place inside a scatter list: `skip` bytes into iov[0..count). Passed by value, so slicing costs nothing. */
+struct buffers {
+    const struct iovec *iov;
+    unsigned count;
+    size_t skip;
+};
+
+enum request_flags {
+    REQUEST_FUA = 1 << 0,         /* on stable storage when the request completes */
+    REQUEST_MAY_UNMAP = 1 << 1,   /* zero: may deallocate */
+    REQUEST_NO_FALLBACK = 1 << 2, /* zero: -ENOTSUP rather than writing zero bytes */
+    REQUEST_WRITE_UNCHANGED = 1 << 3,
+    REQUEST_COMPRESSED = 1 << 4,  /* write: compress (mappers with write_compressed) */
+    REQUEST_PREFETCH = 1 << 5,    /* read: buffers may be absent, data only goes to caches */
+    REQUEST_SERIALISING = 1 << 6, /* waits for and holds off overlapping requests */
+};
+
+enum extent_kind {
+    EXTENT_ZERO,    /* reads as zeroes, no bytes stored */
+    EXTENT_DATA,    /* stored one to one at child_offset of child (NULL child: a mover's own storage) */
+    EXTENT_BACKING, /* not in this layer: the backing node's bytes, zeroes beyond its end or without one */
+    EXTENT_ENCODED, /* stored here, but not one to one (compressed): read_encoded() */
+};
+
+struct extent {
+    enum extent_kind kind;
+    uint64_t length;       /* bytes from the offset asked, 1 .. asked length */
+    struct edge *child;    /* EXTENT_DATA of a mapper */
+    uint64_t child_offset; /* EXTENT_DATA: bytes */
+    uint64_t encoded;      /* EXTENT_ENCODED: the driver's own (a descriptor) */
+    bool allocated; /* this layer decides the content (zero clusters too); false only for EXTENT_BACKING and holes of
+                       movers */
+    bool end;       /* movers: the extent reaches the end of the node */
+};
+
+/* A write that a mapper has prepared. The mapper decides how much of the request it covers (`length`), where the data
+ * goes, and what else must be written around it so that newly allocated space has its old content:
+ *
+ *      cow_before        data            cow_after
+ *     |----------|---------------------|-----------|       of the guest's offsets; old bytes are read through map() of
+ * this node ^child_offset - cow_before ...
+ */
+struct write_plan {
+    uint64_t offset, length; /* guest bytes this plan covers; a prefix of what was asked */
+    struct edge *child;
+    uint64_t child_offset;          /* where `offset` goes */
+    uint64_t cow_before, cow_after; /* bytes to copy from the old content, 0 = none */
+    bool in_place;                  /* nothing to commit: commit_write is not called */
+    bool fua_pending;               /* set by block/: the commit must be durable */
+    struct list link;               /* the mapper's list of plans in flight */
+    struct co_queue waiters;        /* the mapper's: who waits for this plan to end */
+    uint64_t driver_data[6];
+};
+
+struct image_info {        /* what `info` wants beyond size and names; all optional */
+    uint64_t cluster_size; /* 0 = none */
+    bool has_dirty_flag, dirty_flag;
+    bool compressed, encrypted;
+    char *backing_filename, *full_backing_filename, *backing_format; /* owned by the caller */
+    struct image_info_specific *specific;                            /* schema type; owned by the caller */
+};
+
+enum check_repair { CHECK_REPAIR_LEAKS = 1, CHECK_REPAIR_ERRORS = 2 };
+enum preallocation { PREALLOCATION_OFF, PREALLOCATION_METADATA, PREALLOCATION_FALLOC, PREALLOCATION_FULL };
+
+/* How images are made. A protocol's create makes the file; a format's create writes into an open file child. `options`
+ * is the driver's schema type of `-o` options (struct qcow2_create_options ...). */
+struct create_ops {
+    const char *options_type; /* schema name, for parsing and help: "Qcow2CreateOptions" */
+    bool (*create_file)(struct graph *graph, const char *filename, void *options, struct error *err); /* protocol */
+    bool (*create_format)(struct graph *graph, struct edge *file, const char *filename, void *options,
+                          struct error *err); /* format */
+};
+
+struct reopen_state; /* private to a driver between prepare and commit/abort */
+
+enum driver_kind { DRIVER_PROTOCOL, DRIVER_FORMAT, DRIVER_FILTER };
+
+struct block_driver {
+    const char *name; /* the schema's driver name: "qcow2" */
+    enum driver_kind kind;
+    size_t instance_size;
+
+    /* `node->options` is set; typed options are node->options->u.<driver>. Opens children with node_open_child(), sets
+     * node->size, limits, flags. On failure it must leave nothing but children behind (state is freed by the caller).
+     */
+    bool (*open)(struct node *node, struct error *err);
+    void (*close)(struct node *node); /* flushes metadata; children are still there */
+
+    /* 0..100: how sure the driver is that an image beginning with these bytes is its format. */
+    int (*probe)(const uint8_t *head, size_t size, const char *filename);
+
+    /* Movers */
+    int (*read)(struct node *node, uint64_t offset, uint64_t length, struct buffers to, uint32_t flags);
+    int (*write)(struct node *node, uint64_t offset, uint64_t length, struct buffers from, uint32_t flags);
+    int (*extents)(struct node *node, uint64_t offset, uint64_t length, struct extent *extent);
+
+    /* Mappers. map() must not yield when the metadata it needs is cached. */
+    int (*map)(struct node *node, uint64_t offset, uint64_t length, struct extent *extent);
+    int (*read_encoded)(struct node *node, uint64_t offset, uint64_t length, const struct extent *extent,
+                        struct buffers to);
+    int (*prepare_write)(struct node *node, uint64_t offset, uint64_t length, struct write_plan *plan);
+    /* Always called after a successful prepare that is not in_place; result is 0 when data (and copies) are written,
+     * else -errno and the allocation is undone. Returns the final result of the request. */
+    int (*commit_write)(struct node *node, struct write_plan *plan, int result);
+    int (*write_compressed)(struct node *node, uint64_t offset, uint64_t length, struct buffers from);
+
+    /* Both shapes. NULL: the request path emulates zero by writing, ignores discard, and flush only goes to the
+     * children. zero and discard get spans aligned to limits.zero_alignment / discard_alignment (or reaching the end).
+     */
+    int (*zero)(struct node *node, uint64_t offset, uint64_t length, uint32_t flags);
+    int (*discard)(struct node *node, uint64_t offset, uint64_t length);
+    int (*flush)(
+        struct node *node); /* its own caches, to the children; the children's flush follows in block/ for formats */
+    int64_t (*copy_range)(struct node *from, uint64_t from_offset, struct node *to, uint64_t to_offset,
+                          uint64_t length); /* protocols, same driver */
+
+    /* Reopen as a transaction. prepare checks and builds; commit cannot fail; abort undoes prepare. NULL: only generic
+     * options can change. */
+    bool (*reopen_prepare)(struct node *node, const struct blockdev_options *options, struct reopen_state **state,
+                           struct error *err);
+    void (*reopen_commit)(struct node *node, struct reopen_state *state);
+    void (*reopen_abort)(struct node *node, struct reopen_state *state);
+
+    /* Permissions of the node's own children follow from what its parents need (file locks, read-only switch). NULL:
+     * nothing to do. */
+    bool (*check_perm)(struct node *node, uint32_t perm, uint32_t shared, struct error *err);
+    void (*set_perm)(struct node *node, uint32_t perm, uint32_t shared);
+
+    /* Capability tables: NULL means "cannot", and the error says so. */
+    const struct create_ops *create;
+    bool (*resize)(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
+    /* Fills the counters of `result`; `repair` is a set of enum check_repair. 0 or -errno when the check itself could
+     * not be done. */
+    int (*check)(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
+    bool (*info)(struct node *node, struct image_info *info, struct error *err);
+    int64_t (*allocated_size)(struct node *node); /* bytes on the host, -errno */
+};
+
+#endif

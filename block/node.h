@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The node graph. A *node* is one layer of a disk: a file, an image format over a file, a filter over a format. An
+ * *edge* says that a parent (another node, an export, a job, a tool) uses a node, in what role and with what
+ * permissions. All I/O goes through an edge (block/request.h), so what a parent may do is known and checked in one
+ * place.
+ *
+ *        export "disk"                     tool "img convert"
+ *             | (root edge)                     |
+ *          [qcow2 "top"] --backing--> [qcow2 "base"]
+ *             | file                       | file
+ *          [file]                       [file]
+ *
+ * Ownership: an edge owns one reference of its child; the graph's name table owns one for each node made by
+ * blockdev-add ("monitor owned"). A node dies with its last reference: it is flushed, closed, and its own edges are
+ * removed. A graph and all its nodes live on one loop and are touched by its thread only. Functions marked YIELDS run
+ * in coroutines.
+ */
+#ifndef BLOCK_NODE_H
+#define BLOCK_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/co.h"
+#include "base/error.h"
+#include "base/list.h"
+
+struct blockdev_options; /* qmp/schema/types.h */
+struct blockdev_ref;
+struct block_driver;
+struct loop;
+struct edge;
+struct node;
+
+/* What a parent needs (perm) and what it lets the other parents of the same child do (shared). The bit values are those
+ * that file locking uses in the ecosystem: consistent-read 0, write 1, resize 3. */
+enum block_permission {
+    BLOCK_PERM_CONSISTENT_READ = 1 << 0, /* the content read is a consistent state, not somebody's half-done work */
+    BLOCK_PERM_WRITE = 1 << 1,
+    BLOCK_PERM_WRITE_UNCHANGED = 1 << 2, /* writes that do not change what is read (copy on read) */
+    BLOCK_PERM_RESIZE = 1 << 3,
+    BLOCK_PERM_ALL = 15,
+};
+
+enum block_discard { BLOCK_DISCARD_IGNORE, BLOCK_DISCARD_UNMAP };
+enum block_detect_zeroes { BLOCK_DETECT_ZEROES_OFF, BLOCK_DETECT_ZEROES_ON, BLOCK_DETECT_ZEROES_UNMAP };
+
+/* What a driver can take; filled at open, 0 = no limit / no demand. Bytes. */
+struct block_limits {
+    uint32_t request_alignment; /* offsets, lengths: multiples of this, a power of two; 1 when 0. The request path pads
+                                   and splits. */
+    uint32_t memory_alignment;  /* of buffers (O_DIRECT) */
+    uint64_t max_transfer;
+    uint64_t max_zero, zero_alignment; /* preferred granularity of efficient zero writes */
+    uint64_t max_discard, discard_alignment;
+    uint32_t optimal_transfer;
+};
+
+/* Accounting, per node, of requests that parents made. */
+struct block_stats {
+    uint64_t read_bytes, write_bytes, discard_bytes, zero_bytes;
+    uint64_t read_operations, write_operations, discard_operations, flush_operations, zero_operations;
+    uint64_t failed_reads, failed_writes, failed_discards, failed_flushes;
+    uint64_t highest_write_offset;
+};
+
+struct node {
+    const struct block_driver *driver;
+    struct graph *graph;
+    struct loop *loop;
+    char *name;     /* node-name; generated ("#block123") when the user gave none */
+    char *filename; /* for people and for info: the protocol's file name, or the file child's; may be NULL */
+    void *state;    /* the driver's instance, driver->instance_size bytes, zeroed before open */
+    struct blockdev_options *options; /* as given, complete; owned */
+
+    uint64_t size; /* bytes a parent sees */
+    bool read_only, auto_read_only, force_share, no_flush, direct;
+    enum block_discard discard;
+    enum block_detect_zeroes detect_zeroes;
+    struct block_limits limits;
+    uint32_t write_flags,
+        zero_flags; /* enum request_flags the driver takes itself; the request path emulates the rest */
+
+    struct list children; /* of struct edge, by parent_link */
+    struct list parents;  /* of struct edge, by child_link */
+    struct edge *file;    /* shortcuts to children with these roles, or NULL */
+    struct edge *backing;
+
+    size_t references;
+    bool monitor_owned; /* made by blockdev-add / --blockdev; query-named-block-nodes lists all, blockdev-del takes
+                           these */
+    struct list graph_link;
+
+    /* Request path (block/request.c). */
+    size_t in_flight;             /* requests that entered this node and have not left it */
+    size_t quiesced;              /* > 0: requests from outside the drained subtree wait */
+    struct co_queue drain_queue;  /* who waits for in_flight == 0 */
+    struct co_queue resume_queue; /* requests held back by quiesced */
+    struct list tracked; /* in-flight requests that must not overlap (read-modify-write, zero, discard, copy) */
+    uint64_t write_generation, flushed_generation; /* a flush with nothing new is free */
+    struct block_stats stats;
+    bool corrupt; /* a fatal corruption was found: writes are refused with -EIO */
+};
+
+struct edge {
+    struct node *child;
+    struct node *parent; /* NULL: a root edge, used by an export, job or tool */
+    char *role;          /* "file", "backing", "data-file"; for a root edge who uses it: "export 'disk0'" */
+    uint32_t perm, shared;
+    struct list parent_link, child_link;
+
+    /* Root edges may want to know. Both may be NULL. */
+    void (*resized)(void *user);  /* the child's size changed */
+    void (*detached)(void *user); /* the child is going away on command (export removal) */
+    void *user;
+};
+
+/* Graph --------------------------------------------------------------------------------------------------------------
+ */
+
+struct graph;
+/* `drivers` is a NULL-terminated table that outlives the graph. */
+struct graph *graph_new(struct loop *loop, const struct block_driver *const *drivers);
+void graph_free(struct graph *graph); /* all nodes must be gone */
+const struct block_driver *graph_driver(const struct graph *graph,
+                                        const char *name); /* NULL: no such driver in this program */
+const struct block_driver *const *graph_drivers(const struct graph *graph);
+struct loop *graph_loop(const struct graph *graph);
+struct node *graph_find(const struct graph *graph, const char *node_name);
+struct node *graph_next(const struct graph *graph,
+                        const struct node *after); /* all nodes, in order of creation; NULL starts and ends */
+
+/* Events of the graph go to one sink, set by the program (QMP or a log). */
+struct graph_events {
+    /* BLOCK_IMAGE_CORRUPTED; offset and size are UINT64_MAX when unknown. */
+    void (*image_corrupted)(void *user, struct node *node, const char *message, uint64_t offset, uint64_t size,
+                            bool fatal);
+    void *user;
+};
+void graph_set_events(struct graph *graph, const struct graph_events *events);
+
+/* Opening ------------------------------------------------------------------------------------------------------------
+ */
+
+/* Opens a node and, recursively, the children its options describe or name. The options stay the caller's (they are
+ * cloned). The node comes with one reference for the caller. YIELDS. */
+struct node *node_open(struct graph *graph, const struct blockdev_options *options, struct error *err);
+
+/* A driver opens or finds a child during its open(); perm/shared as the child role needs. NULL `ref` is an error of the
+ * caller. YIELDS. On failure of the driver's open, the children are removed by the caller of open(). */
+struct edge *node_open_child(struct node *parent, const char *role, const struct blockdev_ref *ref, uint32_t perm,
+                             uint32_t shared, struct error *err);
+
+void node_ref(struct node *node);
+void node_unref(struct node *node); /* YIELDS when it was the last one (flush, close) */
+
+/* blockdev-add / blockdev-del: as node_open, with the name table's reference; del refuses while other parents use it.
+ * YIELDS. */
+bool graph_add(struct graph *graph, const struct blockdev_options *options, struct error *err);
+bool graph_del(struct graph *graph, const char *node_name, struct error *err);
+
+/* blockdev-reopen: all or nothing over several nodes; options are complete (what is left out becomes the default). The
+ * subtrees are drained while it runs. What cannot change is refused by name. YIELDS. */
+bool graph_reopen(struct graph *graph, struct blockdev_options *const *options, size_t count, struct error *err);
+
+/* Edges --------------------------------------------------------------------------------------------------------------
+ */
+
+/* Attaches a user; fails with a message naming both parties when permissions conflict. `parent` NULL makes a root edge.
+ * YIELDS (file locks follow the permissions). */
+struct edge *edge_attach(struct node *parent, const char *role, struct node *child, uint32_t perm, uint32_t shared,
+                         struct error *err);
+void edge_detach(struct edge *edge); /* drops its reference. YIELDS */
+bool edge_set_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err);
+/* The union of what parents need / the intersection of what they share. */
+void node_cumulative_perm(const struct node *node, uint32_t *perm, uint32_t *shared);
+
+/* Drain --------------------------------------------------------------------------------------------------------------
+ */
+
+/* Waits until the node and everything below it has nothing in flight, and holds new requests from above until
+ * node_drain_end(). Nests. A coroutine that is itself a request of this subtree must not call it. YIELDS. */
+void node_drain_begin(struct node *node);
+void node_drain_end(struct node *node);
+
+/* Driver's side ------------------------------------------------------------------------------------------------------
+ */
+
+/* The driver found metadata that cannot be trusted. Emits the event; a fatal one makes the node refuse writes. Once per
+ * node for fatal. */
+void node_report_corruption(struct node *node, bool fatal, uint64_t offset, uint64_t size, const char *format, ...)
+    PRINTF_LIKE(5, 6);
+void node_set_size(struct node *node, uint64_t size); /* tells root edges */
+
+/* Follows filters and backing edges: the node that this one overlays, or NULL. */
+struct node *node_backing(const struct node *node);
+
+#endif
