@@ -25,7 +25,7 @@ void *try_calloc(size_t count, size_t size);
 /* Aligned (a power of two) buffers for direct I/O; contents undefined. */
 void *try_aligned_alloc(size_t alignment, size_t size);
 
-#define new (type)((type *)xcalloc(1, sizeof(type)))
+#define new(type) ((type *)xcalloc(1, sizeof(type)))
 #define new_array(type, count) ((type *)xcalloc((count), sizeof(type)))
 
 #endif

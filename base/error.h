@@ -25,7 +25,7 @@ struct error {
     char *message;          /* owned; NULL = no error */
 };
 
-#define PRINTF_LIKE(format, args) __attribute__((format(printf, format, args)))
+#define PRINTF_LIKE(string, first) __attribute__((format(printf, string, first)))
 
 /* Fills `err` and returns false, so that a failing function ends in one line. `code` is a positive errno (a negative
  * one is negated). An error that is already set is kept: the first cause wins. */
