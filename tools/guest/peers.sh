@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced before a guest script, this puts QEMU's programs in the places of ours:
+#   (. tools/guest/peers.sh && tools/guest/selftest -s 4)
+# What fails here too is not Spindle's fault, and the times are comparable.
+export SPINDLE_IMG=qemu-img SPINDLE_DAEMON=qemu-storage-daemon SPINDLE_SYSTEM=qemu-system-riscv64
+export SPINDLE_SYSTEM_ARGS="-global virtio-mmio.force-legacy=false"
