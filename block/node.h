@@ -76,6 +76,9 @@ struct node {
 
     uint64_t size; /* bytes a parent sees */
     bool read_only, auto_read_only, force_share, no_flush, direct;
+    bool growable; /* writes past the end make it larger (regular files), for parents with the resize permission */
+    bool probed;   /* nobody named the format: it was guessed from the first bytes */
+    bool probed_by_image; /* ... and the name of the file came out of an image: may not lead to further files */
     enum block_discard discard;
     enum block_detect_zeroes detect_zeroes;
     struct block_limits limits;
@@ -87,6 +90,9 @@ struct node {
     struct edge *file;    /* shortcuts to children with these roles, or NULL */
     struct edge *backing;
 
+    struct node *opener;              /* while it is being opened: the node whose child it becomes; else NULL */
+    uint64_t host_device, host_inode; /* protocols: identity of the file on this host; 0 = unknown */
+
     size_t references;
     bool monitor_owned; /* made by blockdev-add / --blockdev; query-named-block-nodes lists all, blockdev-del takes
                            these */
@@ -97,8 +103,13 @@ struct node {
     size_t quiesced;              /* > 0: requests from outside the drained subtree wait */
     struct co_queue drain_queue;  /* who waits for in_flight == 0 */
     struct co_queue resume_queue; /* requests held back by quiesced */
-    struct list tracked; /* in-flight requests that must not overlap (read-modify-write, zero, discard, copy) */
-    uint64_t write_generation, flushed_generation; /* a flush with nothing new is free */
+    struct list tracked;          /* in-flight writes, zeroes and discards, in order of arrival */
+    size_t serialising;           /* how many of them hold off overlapping ones (read-modify-write, copy) */
+    /* A flush with nothing new is free. A driver that changes metadata outside of requests (resize, snapshots) calls
+     * node_mark_written(). */
+    uint64_t write_generation, flushed_generation;
+    bool flushing; /* one flush at a time; later ones join or follow it */
+    struct co_queue flush_queue;
     struct block_stats stats;
     bool corrupt; /* a fatal corruption was found: writes are refused with -EIO */
 };
@@ -192,6 +203,21 @@ void node_drain_end(struct node *node);
 void node_report_corruption(struct node *node, bool fatal, uint64_t offset, uint64_t size, const char *format, ...)
     PRINTF_LIKE(5, 6);
 void node_set_size(struct node *node, uint64_t size); /* tells root edges */
+
+static inline void node_mark_written(struct node *node)
+{
+    node->write_generation++;
+}
+
+/* check_perm and set_perm of a driver whose parents' needs are passed on to its file (raw, filters). */
+bool node_pass_check_perm(struct node *node, uint32_t perm, uint32_t shared, struct error *err);
+void node_pass_set_perm(struct node *node, uint32_t perm, uint32_t shared);
+
+/* The two halves of edge_set_perm(), for drivers' check_perm and set_perm: check takes what is new (locks) and changes
+ * nothing when it fails; apply cannot fail and lets go of what is not needed any more. Calling apply with the old
+ * values takes a check back. */
+bool edge_check_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err);
+void edge_apply_perm(struct edge *edge, uint32_t perm, uint32_t shared);
 
 /* Follows filters and backing edges: the node that this one overlays, or NULL. */
 struct node *node_backing(const struct node *node);

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* New images. The protocol makes the file, the format writes its metadata into it. */
+#ifndef BLOCK_CREATE_H
+#define BLOCK_CREATE_H
+
+#include "block/driver.h"
+
+/* The protocol driver that a file name belongs to; NULL and an error for a protocol this program does not have. */
+const struct block_driver *create_protocol(struct graph *graph, const char *filename, struct error *err);
+
+/* Makes `filename` as an image of `format`. `options` is the C type of format->create->options_type. An existing file
+ * is emptied, unless somebody is using it. YIELDS. */
+bool image_create(struct graph *graph, const char *filename, const struct block_driver *format, void *options,
+                  struct error *err);
+
+/* The options type of a format's `-o`; NULL when the format cannot create images. */
+const char *image_create_options_type(const struct block_driver *format);
+
+/* Changes the size that the parents of `edge` see; the edge must have the resize permission. YIELDS, drains the node.
+ */
+bool node_resize(struct edge *edge, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Exports: users of nodes that serve them to other processes. An export type is a table of functions in its own folder;
+ * the program lists the types it has, each with the server object it shares (the NBD server), and keeps one export_set.
+ *
+ * An export holds one root edge. Life: open() starts serving; close() stops taking requests, waits until those in
+ * flight are answered, and returns when no coroutine of the export is left. When the node goes away on command, or the
+ * client of a one-client export is gone, the driver calls export_close_soon().
+ */
+#ifndef BLOCK_EXPORT_H
+#define BLOCK_EXPORT_H
+
+#include "block/node.h"
+#include "qmp/schema/types.h"
+
+struct export_set;
+
+struct block_export {
+    const struct export_driver *driver;
+    struct export_set *set;
+    void *server; /* what the program gave for this type */
+    char *id;
+    struct edge *edge; /* read, and write when writable; shares everything */
+    bool writable;
+    bool writethrough; /* each write is durable before it is answered */
+    bool shutting_down;
+    void *state; /* driver->state_size bytes, zeroed */
+    struct list link;
+};
+
+struct export_driver {
+    enum block_export_type type;
+    size_t state_size;
+    bool (*open)(struct block_export *export, const struct block_export_options *options, struct error *err);
+    void (*close)(struct block_export *export);        /* YIELDS; see above */
+    bool (*in_use)(const struct block_export *export); /* a client is connected; NULL = never */
+};
+
+struct export_type {
+    const struct export_driver *driver;
+    void *server;
+};
+
+/* `deleted` is told when an export is gone (the event BLOCK_EXPORT_DELETED); may be NULL. `types` ends with a NULL
+ * driver and outlives the set. */
+struct export_set *export_set_new(struct graph *graph, const struct export_type *types,
+                                  void (*deleted)(void *user, const char *id), void *user);
+void export_set_free(struct export_set *set); /* must be empty */
+
+/* All YIELD, except find and next. */
+struct block_export *export_add(struct export_set *set, const struct block_export_options *options, struct error *err);
+bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err); /* safe: refused in use */
+void export_close_all(struct export_set *set);
+void export_close_type(struct export_set *set, enum block_export_type type);
+struct block_export *export_find(const struct export_set *set, const char *id);
+struct block_export *export_next(const struct export_set *set, const struct block_export *after);
+
+/* From a driver's own coroutine: closes the export from a coroutine of the set, soon. Does not yield. */
+void export_close_soon(struct block_export *export);
+
+#endif
