@@ -92,7 +92,7 @@ struct virtqueue {
     uint16_t size;     /* 0: not configured */
     bool packed, event_index;
     const char *broken; /* why, a literal; NULL while all is well */
-    uint32_t in_flight; /* popped and not yet pushed */
+    uint32_t in_flight; /* ring slots popped and not yet pushed; never more than `size` */
 
     /* Host addresses of the three areas, and the guest address of the one that the device writes (0: not told) for the
      * notice of writes. */
@@ -100,8 +100,8 @@ struct virtqueue {
     uint64_t descriptors_address, device_address;
 
     struct virtqueue_state state;
-    uint16_t signalled; /* used index at the last answer of virtqueue_should_notify() */
-    bool signalled_valid, signalled_wrap;
+    uint32_t unsignalled; /* ring slots pushed since virtqueue_should_notify() was last asked */
+    bool signal_anyway;   /* resumed from elsewhere: we do not know what the driver has been told */
     bool notify_disabled;
 
     const struct virtqueue_inflight_ops *inflight;
