@@ -8,6 +8,7 @@
 
 #include <string.h>
 #include "base/endian.h"
+#include "base/iov.h"
 #include "base/math.h"
 #include "virtio/features.h"
 
@@ -133,7 +134,7 @@ static int parse_ranges(const struct virtio_blk_limits *limits, struct virtio_bl
         return VIRTIO_BLK_S_IOERR;
     for (uint32_t i = 0; i < count; i++) {
         uint8_t raw[RANGE_BYTES];
-        iov_to_buffer(request->data, request->data_count, (uint64_t)i * RANGE_BYTES, raw, sizeof raw);
+        iov_to_buffer(request->data, (int)request->data_count, (uint64_t)i * RANGE_BYTES, raw, sizeof raw);
         int status = parse_range(limits, zeroes, raw, &request->ranges[i]);
         if (status)
             return status;
@@ -150,7 +151,7 @@ int virtio_blk_parse(struct virtqueue_element *element, const struct virtio_blk_
     struct iovec *out = virtqueue_element_out(element);
     if (!element->in_bytes || element->out_bytes < HEADER_BYTES)
         return -EPROTO;
-    iov_to_buffer(out, out_count, 0, header, sizeof header);
+    iov_to_buffer(out, (int)out_count, 0, header, sizeof header);
     trim_front(&out, &out_count, sizeof header);
 
     request->type = load_le32(header);
@@ -188,5 +189,5 @@ void virtio_blk_fill_id(const struct virtio_blk_request *request, const char *se
 {
     char id[VIRTIO_BLK_ID_BYTES] = {0};
     memcpy(id, serial, strnlen(serial, sizeof id));
-    iov_from_buffer(request->data, request->data_count, 0, id, request->length);
+    iov_from_buffer(request->data, (int)request->data_count, 0, id, request->length);
 }

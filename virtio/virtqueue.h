@@ -159,9 +159,4 @@ void virtqueue_disable_notify(struct virtqueue *queue);
 /* Ask for notifications again. True: something came in meanwhile, pop before waiting. */
 bool virtqueue_enable_notify(struct virtqueue *queue);
 
-/* Scatter-gather helpers. Bytes moved; less than `size` when the pieces end. */
-size_t iov_to_buffer(const struct iovec *iov, uint32_t count, uint64_t offset, void *buffer, size_t size);
-size_t iov_from_buffer(const struct iovec *iov, uint32_t count, uint64_t offset, const void *buffer, size_t size);
-size_t iov_set(const struct iovec *iov, uint32_t count, uint64_t offset, int byte, size_t size);
-
 #endif
