@@ -55,7 +55,7 @@ const char *json_kind_name(enum json_kind kind);                         /* "an 
 const struct json *json_get(const struct json *object, const char *key); /* NULL: no such member, or not an object */
 const struct json *json_at(const struct json *array, size_t index);
 size_t json_length(const struct json *json); /* of an array or object */
-bool json_bool(const struct json *json);
+bool json_boolean(const struct json *json);
 const char *json_string(const struct json *json); /* NULL: not a string */
 /* False if the value is not an integer or does not fit. */
 bool json_int64(const struct json *json, int64_t *value);
