@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What each request does, once the reader has checked it. Each runs in its own coroutine and leaves exactly one reply.
+ * Nothing is sent before a request has succeeded as a whole, so a reply never has to be taken back in its middle.
+ */
+#include "nbd/internal.h"
+
+#include "base/endian.h"
+
+/* Reads of this size and more look for holes first: what is not stored is then not sent either. Smaller ones are not
+ * worth the look. */
+enum { SPARSE_READ = 64 << 10, SPARSE_PIECES = 64 };
+
+static struct edge *edge_of(const struct nbd_request *request)
+{
+    return request->connection->export->edge;
+}
+
+static int read_part(struct nbd_request *request, uint64_t start, uint64_t length)
+{
+    return block_read_buffer(edge_of(request), request->offset + start, request->data + start, length);
+}
+
+static void run_plain_read(struct nbd_request *request)
+{
+    int error = read_part(request, 0, request->length);
+    if (error < 0)
+        nbd_reply_error(request, error);
+    else
+        nbd_reply_data(request);
+}
+
+struct piece {
+    uint32_t start, length;
+    bool hole;
+};
+
+/* Splits the request into holes and data; the last piece takes what did not fit. */
+static int find_pieces(struct nbd_request *request, struct piece pieces[SPARSE_PIECES])
+{
+    int count = 0;
+    uint64_t done = 0;
+    while (done < request->length) {
+        struct block_status status;
+        bool room = count < SPARSE_PIECES - 1;
+        int error =
+            room ? block_status(edge_of(request), request->offset + done, request->length - done, 0, &status) : 0;
+        if (error < 0)
+            return error;
+        uint64_t length = room ? status.length : request->length - done;
+        bool hole = room && status.zero;
+        if (count && pieces[count - 1].hole == hole)
+            pieces[count - 1].length += (uint32_t)length;
+        else
+            pieces[count++] = (struct piece){(uint32_t)done, (uint32_t)length, hole};
+        done += length;
+    }
+    return count;
+}
+
+static void run_sparse_read(struct nbd_request *request)
+{
+    struct piece pieces[SPARSE_PIECES];
+    int count = find_pieces(request, pieces);
+    if (count < 0 || (count == 1 && !pieces[0].hole)) {
+        run_plain_read(request);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        int error = pieces[i].hole ? 0 : read_part(request, pieces[i].start, pieces[i].length);
+        if (error < 0) {
+            nbd_reply_error(request, error);
+            return;
+        }
+    }
+    if (!nbd_reply_begin(request, (unsigned)count, 0)) {
+        nbd_reply_error(request, -ENOMEM);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        uint64_t offset = request->offset + pieces[i].start;
+        if (pieces[i].hole)
+            nbd_reply_hole_chunk(request, i == count - 1, offset, pieces[i].length);
+        else
+            nbd_reply_data_chunk(request, i == count - 1, offset, request->data + pieces[i].start, pieces[i].length);
+    }
+    nbd_reply_send(request);
+}
+
+static void run_read(struct nbd_request *request)
+{
+    if (!request->length)
+        nbd_reply_error(request, -EINVAL);
+    else if (request->length >= SPARSE_READ && request->connection->structured && !(request->flags & NBD_CMD_FLAG_DF))
+        run_sparse_read(request);
+    else
+        run_plain_read(request);
+}
+
+/* Everything below answers with success or an error, no data. */
+
+static uint32_t durability(const struct nbd_request *request)
+{
+    return request->flags & NBD_CMD_FLAG_FUA || request->connection->export->writethrough ? REQUEST_FUA : 0;
+}
+
+static int run_write(struct nbd_request *request)
+{
+    return block_write_buffer(edge_of(request), request->offset, request->data, request->length, durability(request));
+}
+
+static int run_write_zeroes(struct nbd_request *request)
+{
+    uint32_t flags = durability(request);
+    if (!(request->flags & NBD_CMD_FLAG_NO_HOLE))
+        flags |= REQUEST_MAY_UNMAP;
+    if (request->flags & NBD_CMD_FLAG_FAST_ZERO)
+        flags |= REQUEST_NO_FALLBACK;
+    return block_zero(edge_of(request), request->offset, request->length, flags);
+}
+
+static int run_trim(struct nbd_request *request)
+{
+    int error = block_discard(edge_of(request), request->offset, request->length);
+    return error < 0 || !durability(request) ? error : block_flush(edge_of(request));
+}
+
+static int run_flush(struct nbd_request *request)
+{
+    return block_flush(edge_of(request));
+}
+
+static int run_cache(struct nbd_request *request)
+{
+    return block_read(edge_of(request), request->offset, request->length, (struct buffers){0}, REQUEST_PREFETCH);
+}
+
+/* Block status
+ * --------------------------------------------------------------------------------------------------------- */
+
+enum { STATUS_DESCRIPTORS = 4096, DESCRIPTOR_SIZE = 8 };
+
+static uint32_t allocation_flags(const struct block_status *status)
+{
+    return (status->data ? 0 : NBD_STATE_HOLE) | (status->zero ? NBD_STATE_ZERO : 0);
+}
+
+/* Fills descriptors (length, flags; big endian); equal neighbours are one. Returns how many, at least one, or -errno.
+ */
+static int find_allocation(struct nbd_request *request, uint8_t *descriptors, unsigned limit)
+{
+    unsigned count = 0;
+    uint32_t last_flags = 0, last_length = 0;
+    for (uint64_t done = 0; done < request->length;) {
+        struct block_status status;
+        int error = block_status(edge_of(request), request->offset + done, request->length - done, BLOCK_STATUS_PRECISE,
+                                 &status);
+        if (error < 0)
+            return count ? (int)count : error;
+        uint32_t flags = allocation_flags(&status);
+        if (count && flags == last_flags) {
+            last_length += (uint32_t)status.length;
+        } else if (count == limit) {
+            break;
+        } else {
+            last_flags = flags;
+            last_length = (uint32_t)status.length;
+            count++;
+        }
+        store_be32(descriptors + (count - 1) * DESCRIPTOR_SIZE, last_length);
+        store_be32(descriptors + (count - 1) * DESCRIPTOR_SIZE + 4, last_flags);
+        done += status.length;
+    }
+    return (int)count;
+}
+
+static void run_block_status(struct nbd_request *request)
+{
+    unsigned limit = request->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : STATUS_DESCRIPTORS;
+    uint8_t *descriptors = nbd_reply_begin(request, 1, (size_t)limit * DESCRIPTOR_SIZE);
+    int count = descriptors ? find_allocation(request, descriptors, limit) : -ENOMEM;
+    if (count < 0) {
+        nbd_reply_error(request, count);
+        return;
+    }
+    nbd_reply_status_chunk(request, true, NBD_CONTEXT_ALLOCATION + 1, descriptors, (uint32_t)count * DESCRIPTOR_SIZE);
+    nbd_reply_send(request);
+}
+
+/* Dispatch
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static int (*const dataless[])(struct nbd_request *request) = {
+    [NBD_CMD_WRITE] = run_write,
+    [NBD_CMD_FLUSH] = run_flush,
+    [NBD_CMD_TRIM] = run_trim,
+    [NBD_CMD_CACHE] = run_cache,
+    [NBD_CMD_WRITE_ZEROES] = run_write_zeroes,
+};
+
+void nbd_request_run(void *arg)
+{
+    struct nbd_request *request = arg;
+    if (request->type == NBD_CMD_READ) {
+        run_read(request);
+    } else if (request->type == NBD_CMD_BLOCK_STATUS) {
+        run_block_status(request);
+    } else {
+        int error = dataless[request->type](request);
+        if (error < 0)
+            nbd_reply_error(request, error);
+        else
+            nbd_reply_done(request);
+    }
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this folder share: server, export, connection, request. */
+#ifndef NBD_INTERNAL_H
+#define NBD_INTERNAL_H
+
+#include <sys/uio.h>
+#include "base/co.h"
+#include "base/list.h"
+#include "base/loop.h"
+#include "base/stream.h"
+#include "block/node.h"
+#include "block/request.h"
+#include "nbd/protocol.h"
+#include "nbd/server.h"
+
+/* In-flight limits of one connection: what a client that sends without reading can make us hold. */
+enum { NBD_MAX_IN_FLIGHT = 256, NBD_RECEIVE_SIZE = 64 << 10, NBD_KEPT_BUFFER = 256 << 10 };
+#define NBD_MAX_IN_FLIGHT_BYTES (64ull << 20)
+
+struct nbd_server {
+    struct loop *loop;
+    struct listener *listener; /* NULL once closed */
+    struct nbd_server_options options;
+    struct list exports;
+    struct list connections;
+    struct co_group group;          /* acceptor and connections */
+    struct co_semaphore free_slots; /* max_connections */
+};
+
+struct nbd_export {
+    struct nbd_server *server;
+    struct list link;
+    char *name, *description;
+    struct edge *edge;
+    bool writable, writethrough, closing;
+    uint32_t connections; /* that have chosen this export */
+    struct co_queue idle; /* woken when connections reaches 0 */
+};
+
+enum nbd_context { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_COUNT };
+extern const char *const nbd_context_names[NBD_CONTEXT_COUNT]; /* index + 1 is the id on the wire */
+
+struct nbd_connection {
+    struct nbd_server *server;
+    struct list link;
+    struct stream *stream;
+    struct co *co;             /* the reader; cancelling it ends the connection */
+    struct nbd_export *export; /* chosen in the handshake */
+    bool fixed_newstyle, no_zeroes, structured;
+    uint32_t contexts; /* bit set of enum nbd_context, negotiated for context_export */
+    struct nbd_export *context_export;
+
+    /* Receiving: bytes [used, filled) of `buffer` are not parsed yet. */
+    uint8_t *buffer;
+    size_t used, filled;
+
+    /* In flight. */
+    struct co_group requests;
+    size_t in_flight;
+    uint64_t in_flight_bytes;
+    struct co_queue room; /* woken when a request is gone */
+    struct list free_requests;
+
+    /* Sending: requests whose replies are ready, in that order. */
+    struct list ready;
+    struct co *sender;
+    struct co_group sender_group;
+    bool sender_idle, sender_stop, broken;
+};
+
+struct nbd_request {
+    struct list link; /* free_requests or ready */
+    struct nbd_connection *connection;
+    uint16_t flags, type;
+    uint64_t cookie, offset;
+    uint32_t length;
+    uint8_t *data;
+    size_t data_capacity;
+
+    /* The reply: pieces for one sendmsg. Small replies use the inline arrays. */
+    struct iovec *reply;
+    unsigned reply_count;
+    struct iovec reply_inline[2];
+    uint8_t head[NBD_CHUNK_SIZE + 8];
+    void *reply_memory; /* longer replies: one allocation for pieces, heads and payload */
+    uint8_t *next_head;
+};
+
+/* handshake.c: true when an export is chosen and transmission may begin. */
+bool nbd_handshake(struct nbd_connection *connection);
+struct nbd_export *nbd_find_export(struct nbd_server *server, const char *name, size_t length);
+uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct nbd_export *export);
+
+/* transmission.c: serves requests until the client leaves or breaks the protocol. */
+void nbd_transmission(struct nbd_connection *connection);
+
+/* commands.c: carries a request out and leaves its reply; one coroutine a request. */
+void nbd_request_run(void *request);
+
+/* reply.c */
+void nbd_sender_start(struct nbd_connection *connection);
+void nbd_sender_finish(struct nbd_connection *connection); /* YIELDS until all is sent or the connection is broken */
+void nbd_reply_send(struct nbd_request *request);          /* queues what the reply functions below have built */
+void nbd_reply_done(struct nbd_request *request);          /* success without data */
+void nbd_reply_error(struct nbd_request *request, int error);
+void nbd_reply_data(struct nbd_request *request); /* the request's data buffer, whole */
+/* Longer structured replies: nbd_reply_begin() makes room for `chunks` chunks and returns `payload` bytes that live as
+ * long as the reply does (NULL: no memory). Then the chunks in order, the last one with done, then nbd_reply_send(). */
+void *nbd_reply_begin(struct nbd_request *request, unsigned chunks, size_t payload);
+void nbd_reply_data_chunk(struct nbd_request *request, bool done, uint64_t offset, const void *data, uint32_t length);
+void nbd_reply_hole_chunk(struct nbd_request *request, bool done, uint64_t offset, uint32_t length);
+void nbd_reply_status_chunk(struct nbd_request *request, bool done, uint32_t context_id, const void *descriptors,
+                            uint32_t length);
+
+/* transmission.c: request memory. */
+void nbd_request_release(struct nbd_request *request);
+
+#endif

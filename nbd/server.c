@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The NBD server's outer life: listening, connections, exports. The protocol itself is in handshake.c and
+ * transmission.c. */
+#include "nbd/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/trace.h"
+
+/* A connection
+ * ----------------------------------------------------------------------------------------------------------- */
+
+static void handshake_timeout(void *arg)
+{
+    struct nbd_connection *connection = arg;
+    trace(nbd_handshake_timeout, "%s", connection->stream->peer);
+    co_cancel(connection->co);
+}
+
+static void connection_free(struct nbd_connection *connection)
+{
+    struct nbd_server *server = connection->server;
+    struct nbd_export *export = connection->export;
+    if (export && --export->connections == 0)
+        co_queue_wake_all(&export->idle);
+    list_remove(&connection->link);
+    stream_close(connection->stream);
+    struct nbd_request *request;
+    list_for_each_safe (request, &connection->free_requests, link) {
+        free(request->data);
+        free(request);
+    }
+    free(connection->buffer);
+    free(connection);
+    co_semaphore_release(&server->free_slots);
+}
+
+static void connection_run(void *arg)
+{
+    struct nbd_connection *connection = arg;
+    struct nbd_server *server = connection->server;
+    struct loop_timer deadline = {.fn = handshake_timeout, .arg = connection};
+    connection->co = co_self();
+    trace(nbd_connect, "%s", connection->stream->peer);
+    if (server->options.handshake_seconds)
+        loop_timer_arm(server->loop, &deadline,
+                       loop_now_ns(server->loop) + server->options.handshake_seconds * 1000000000ull);
+    bool agreed = nbd_handshake(connection);
+    loop_timer_cancel(&deadline);
+    if (agreed)
+        nbd_transmission(connection);
+    trace(nbd_disconnect, "%s", connection->stream->peer);
+    connection_free(connection);
+}
+
+/* The slot (max_connections) is the caller's to have taken. */
+static void connection_start(struct nbd_server *server, struct stream *stream)
+{
+    struct nbd_connection *connection = new (struct nbd_connection);
+    connection->server = server;
+    connection->stream = stream;
+    list_init(&connection->free_requests);
+    list_init(&connection->ready);
+    co_queue_init(&connection->room);
+    co_group_init(&connection->requests);
+    list_append(&server->connections, &connection->link);
+    connection->co = co_spawn(server->loop, &server->group, connection_run, connection);
+}
+
+/* Server
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static void acceptor_run(void *arg)
+{
+    struct nbd_server *server = arg;
+    for (;;) {
+        co_semaphore_acquire(&server->free_slots);
+        int error = 0;
+        struct stream *stream = server->listener ? listener_accept(server->listener, &error) : NULL;
+        if (stream) {
+            connection_start(server, stream);
+            continue;
+        }
+        co_semaphore_release(&server->free_slots);
+        if (error == -ECANCELED || !server->listener)
+            return;
+        /* Out of descriptors or memory: the clients that are there go on; try again shortly. */
+        log_warning("NBD server at %s: cannot accept a connection: %s", listener_name(server->listener),
+                    strerror(-error));
+        if (co_sleep_ns(100000000) < 0)
+            return;
+    }
+}
+
+struct nbd_server *nbd_server_new(struct loop *loop, const struct socket_address *address,
+                                  const struct nbd_server_options *options, struct error *err)
+{
+    struct listener *listener = NULL;
+    if (address) {
+        listener = listener_new(loop, address, 1024, err);
+        if (!listener)
+            return NULL;
+    }
+    struct nbd_server *server = new (struct nbd_server);
+    server->loop = loop;
+    server->listener = listener;
+    server->options = *options;
+    list_init(&server->exports);
+    list_init(&server->connections);
+    co_group_init(&server->group);
+    co_semaphore_init(&server->free_slots, options->max_connections ? options->max_connections : SIZE_MAX / 2);
+    if (listener)
+        co_spawn(loop, &server->group, acceptor_run, server);
+    return server;
+}
+
+const char *nbd_server_address(const struct nbd_server *server)
+{
+    return server->listener ? listener_name(server->listener) : "";
+}
+
+void nbd_server_serve(struct nbd_server *server, struct stream *stream)
+{
+    co_semaphore_acquire(&server->free_slots);
+    connection_start(server, stream);
+}
+
+static void disconnect(struct nbd_connection *connection)
+{
+    stream_shutdown(connection->stream);
+    co_cancel(connection->co);
+}
+
+void nbd_server_free(struct nbd_server *server)
+{
+    struct nbd_connection *connection;
+    co_group_cancel(&server->group);
+    list_for_each (connection, &server->connections, link)
+        stream_shutdown(connection->stream);
+    co_group_wait(&server->group);
+    if (server->listener)
+        listener_close(server->listener);
+    assert(list_empty(&server->exports));
+    free(server);
+}
+
+/* Exports
+ * -------------------------------------------------------------------------------------------------------------- */
+
+struct nbd_export *nbd_find_export(struct nbd_server *server, const char *name, size_t length)
+{
+    struct nbd_export *export;
+    list_for_each (export, &server->exports, link) {
+        if (!export->closing && strlen(export->name) == length && !memcmp(export->name, name, length))
+            return export;
+    }
+    return NULL;
+}
+
+uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct nbd_export *export)
+{
+    /* Several connections are always safe: a flush on one covers what was answered on all, as they share the node. */
+    uint16_t flags =
+        NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_CACHE;
+    if (connection->structured)
+        flags |= NBD_FLAG_SEND_DF;
+    if (export->writable)
+        flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+    else
+        flags |= NBD_FLAG_READ_ONLY;
+    return flags;
+}
+
+struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
+                                  struct node *node, struct error *err)
+{
+    if (strlen(options->name) > NBD_MAX_NAME)
+        return fail_null(err, EINVAL, "NBD export name: %zu bytes, the protocol allows %u", strlen(options->name),
+                         NBD_MAX_NAME);
+    if (options->description && strlen(options->description) > NBD_MAX_NAME)
+        return fail_null(err, EINVAL, "description of NBD export '%s': %zu bytes, the protocol allows %u",
+                         options->name, strlen(options->description), NBD_MAX_NAME);
+    if (nbd_find_export(server, options->name, strlen(options->name)))
+        return fail_null(err, EEXIST, "NBD server already has an export named '%s'", options->name);
+    uint32_t perm = BLOCK_PERM_CONSISTENT_READ | (options->writable ? BLOCK_PERM_WRITE : 0);
+    char *role = xasprintf("NBD export '%s'", options->name);
+    struct edge *edge = edge_attach(NULL, role, node, perm, BLOCK_PERM_ALL, err);
+    free(role);
+    if (!edge)
+        return NULL;
+    struct nbd_export *export = new (struct nbd_export);
+    export->server = server;
+    export->name = xstrdup(options->name);
+    export->description = xstrdup(options->description);
+    export->writable = options->writable;
+    export->writethrough = options->writethrough;
+    export->edge = edge;
+    co_queue_init(&export->idle);
+    list_append(&server->exports, &export->link);
+    return export;
+}
+
+uint32_t nbd_export_connections(const struct nbd_export *export)
+{
+    return export->connections;
+}
+
+void nbd_export_free(struct nbd_export *export)
+{
+    struct nbd_connection *connection;
+    export->closing = true;
+    list_for_each (connection, &export->server->connections, link) {
+        if (connection->export == export)
+            disconnect(connection);
+        if (connection->context_export == export)
+            connection->context_export = NULL;
+    }
+    while (export->connections)
+        co_queue_wait_uncancellable(&export->idle);
+    list_remove(&export->link);
+    edge_detach(export->edge);
+    free(export->name);
+    free(export->description);
+    free(export);
+}

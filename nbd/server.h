@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The NBD server: one listening socket, any number of exports by name, any number of connections.
+ *
+ * A connection is one reader coroutine, one sender coroutine and a coroutine a request. The reader takes as many
+ * requests as one receive call brings; the sender sends as many replies as are ready in one call: with 32 requests in
+ * flight a 4 KiB read costs a small fraction of a system call.
+ *
+ * Everything belongs to one loop and its thread. Functions marked YIELDS run in coroutines.
+ */
+#ifndef NBD_SERVER_H
+#define NBD_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "base/stream.h"
+
+struct loop;
+struct node;
+struct nbd_server;
+struct nbd_export;
+
+struct nbd_server_options {
+    uint32_t max_connections;   /* 0 = no limit; more wait in the listening socket's backlog */
+    uint32_t handshake_seconds; /* a client that is slower is dropped; 0 = no limit */
+};
+
+struct nbd_server *nbd_server_new(struct loop *loop, const struct socket_address *address,
+                                  const struct nbd_server_options *options, struct error *err);
+const char *nbd_server_address(const struct nbd_server *server);
+/* Serves a stream that somebody else connected (tests, simulation); takes it over. */
+void nbd_server_serve(struct nbd_server *server, struct stream *stream);
+/* Stops listening, disconnects every client and waits for them. The exports must be closed by their owners. YIELDS. */
+void nbd_server_free(struct nbd_server *server);
+
+struct nbd_export_options {
+    const char *name;        /* "" is the default export */
+    const char *description; /* may be NULL */
+    bool writable;
+    bool writethrough; /* every write is durable before it is answered */
+};
+
+/* The export holds a root edge on the node. Fails when the name is taken, is too long, or permissions conflict. YIELDS.
+ */
+struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
+                                  struct node *node, struct error *err);
+uint32_t nbd_export_connections(const struct nbd_export *export);
+/* Disconnects its clients, waits for their requests, releases the node. YIELDS. */
+void nbd_export_free(struct nbd_export *export);
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reader of a connection in transmission: takes requests off the wire, checks them and starts a coroutine for each.
+ *
+ * One receive call fills up to NBD_RECEIVE_SIZE bytes, often many requests; payloads of writes that have not arrived
+ * yet are received straight into the request's own buffer. The reader stops taking requests while too much is in flight
+ * (count or bytes), which is also what bounds the memory that a client which sends but does not read can hold: a
+ * request counts until its reply is sent.
+ */
+#include "nbd/internal.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/endian.h"
+#include "base/trace.h"
+
+/* Requests' memory
+ * ----------------------------------------------------------------------------------------------------- */
+
+static struct nbd_request *request_new(struct nbd_connection *connection)
+{
+    while (connection->in_flight >= NBD_MAX_IN_FLIGHT && !connection->broken)
+        if (co_queue_wait(&connection->room) < 0)
+            return NULL;
+    struct nbd_request *request = list_first(&connection->free_requests, struct nbd_request, link);
+    if (request) {
+        list_remove(&request->link);
+    } else {
+        request = new (struct nbd_request);
+        request->connection = connection;
+    }
+    request->reply = request->reply_inline;
+    connection->in_flight++;
+    return request;
+}
+
+/* Makes the data buffer at least `length` bytes; waits while too many bytes are in flight. false: no memory or
+ * disconnected. */
+static bool request_reserve(struct nbd_request *request, uint32_t length)
+{
+    struct nbd_connection *connection = request->connection;
+    while (connection->in_flight_bytes && connection->in_flight_bytes + length > NBD_MAX_IN_FLIGHT_BYTES &&
+           !connection->broken)
+        if (co_queue_wait(&connection->room) < 0)
+            return false;
+    if (request->data_capacity < length) {
+        free(request->data);
+        request->data = block_alloc_buffer(connection->export->edge, length);
+        request->data_capacity = request->data ? length : 0;
+    }
+    if (!request->data)
+        return false;
+    connection->in_flight_bytes += length;
+    return true;
+}
+
+void nbd_request_release(struct nbd_request *request)
+{
+    struct nbd_connection *connection = request->connection;
+    if (request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE)
+        connection->in_flight_bytes -= request->length;
+    if (request->reply_memory) {
+        free(request->reply_memory);
+        request->reply_memory = NULL;
+    }
+    if (request->data_capacity > NBD_KEPT_BUFFER) {
+        free(request->data);
+        request->data = NULL;
+        request->data_capacity = 0;
+    }
+    connection->in_flight--;
+    list_prepend(&connection->free_requests, &request->link);
+    co_queue_wake_one(&connection->room);
+}
+
+/* Receiving
+ * ------------------------------------------------------------------------------------------------------------ */
+
+/* Makes `size` unparsed bytes available in the buffer; size is far below the buffer's. */
+static bool fill(struct nbd_connection *connection, size_t size)
+{
+    if (connection->filled - connection->used >= size)
+        return true;
+    if (connection->used) {
+        connection->filled -= connection->used;
+        memmove(connection->buffer, connection->buffer + connection->used, connection->filled);
+        connection->used = 0;
+    }
+    while (connection->filled < size) {
+        ssize_t got = stream_recv(connection->stream, connection->buffer + connection->filled,
+                                  NBD_RECEIVE_SIZE - connection->filled);
+        if (got <= 0)
+            return false;
+        connection->filled += (size_t)got;
+    }
+    return true;
+}
+
+/* Takes `size` payload bytes: what is in the buffer, then straight from the stream. `to` NULL throws them away. */
+static bool receive_payload(struct nbd_connection *connection, uint8_t *to, size_t size)
+{
+    size_t part = MIN(size, connection->filled - connection->used);
+    if (to)
+        memcpy(to, connection->buffer + connection->used, part);
+    connection->used += part;
+    size -= part;
+    if (to)
+        return !size || stream_recv_all(connection->stream, to + part, size) == 0;
+    while (size) {
+        if (!fill(connection, 1))
+            return false;
+        part = MIN(size, connection->filled - connection->used);
+        connection->used += part;
+        size -= part;
+    }
+    return true;
+}
+
+/* Checking
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    uint16_t flags; /* allowed */
+    bool writes;
+    bool spans; /* has offset and length that must lie inside the export */
+} command_table[] = {
+    [NBD_CMD_READ] = {"read", NBD_CMD_FLAG_DF, false, true},
+    [NBD_CMD_WRITE] = {"write", NBD_CMD_FLAG_FUA, true, true},
+    [NBD_CMD_DISC] = {"disconnect", NBD_CMD_FLAG_FUA, false, false},
+    [NBD_CMD_FLUSH] = {"flush", NBD_CMD_FLAG_FUA, false, false},
+    [NBD_CMD_TRIM] = {"trim", NBD_CMD_FLAG_FUA, true, true},
+    [NBD_CMD_CACHE] = {"cache", NBD_CMD_FLAG_FUA, false, true},
+    [NBD_CMD_WRITE_ZEROES] = {"write zeroes", NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true,
+                              true},
+    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE, false, true},
+};
+
+/* 0, or the -errno that answers the request. */
+static int check_request(const struct nbd_connection *connection, const struct nbd_request *request)
+{
+    const struct nbd_export *export = connection->export;
+    if (request->type >= ARRAY_SIZE(command_table))
+        return -EINVAL;
+    if (request->flags & ~command_table[request->type].flags)
+        return -EINVAL;
+    if (request->flags & NBD_CMD_FLAG_DF && !connection->structured)
+        return -EINVAL;
+    if (command_table[request->type].writes && !export->writable)
+        return -EPERM;
+    if ((request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE) && request->length > NBD_MAX_PAYLOAD)
+        return request->type == NBD_CMD_READ ? -EOVERFLOW : -EINVAL;
+    if (command_table[request->type].spans && !span_fits(request->offset, request->length, export->edge->child->size))
+        return request->type == NBD_CMD_WRITE || request->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
+    if (request->type == NBD_CMD_BLOCK_STATUS && (!connection->contexts || !request->length))
+        return -EINVAL;
+    return 0;
+}
+
+/* One request. false ends the connection: the client left, broke the framing, or asked for it. */
+static bool next_request(struct nbd_connection *connection)
+{
+    if (!fill(connection, NBD_REQUEST_SIZE))
+        return false;
+    const uint8_t *wire = connection->buffer + connection->used;
+    if (load_be32(wire) != NBD_REQUEST_MAGIC)
+        return false;
+    uint16_t flags = load_be16(wire + 4), type = load_be16(wire + 6);
+    uint64_t cookie = load_be64(wire + 8), offset = load_be64(wire + 16);
+    uint32_t length = load_be32(wire + 24);
+    connection->used += NBD_REQUEST_SIZE;
+    if (type == NBD_CMD_DISC)
+        return false;
+
+    struct nbd_request *request = request_new(connection);
+    if (!request)
+        return false;
+    request->flags = flags;
+    request->type = type;
+    request->cookie = cookie;
+    request->offset = offset;
+    request->length = length;
+    trace(nbd_request, "%s: %s flags %#x offset %" PRIu64 " length %u", connection->stream->peer,
+          type < ARRAY_SIZE(command_table) ? command_table[type].name : "?", flags, offset, length);
+
+    int error = check_request(connection, request);
+    bool has_data = type == NBD_CMD_READ || type == NBD_CMD_WRITE;
+    if (has_data && (error || !request_reserve(request, length))) {
+        if (!error)
+            error = -ENOMEM;
+        request->length = 0; /* nothing was reserved */
+    }
+    if (type == NBD_CMD_WRITE && !receive_payload(connection, error ? NULL : request->data, length)) {
+        nbd_request_release(request);
+        return false;
+    }
+    if (error)
+        nbd_reply_error(request, error);
+    else
+        co_spawn(connection->server->loop, &connection->requests, nbd_request_run, request);
+    return !connection->broken;
+}
+
+void nbd_transmission(struct nbd_connection *connection)
+{
+    connection->buffer = try_calloc(NBD_RECEIVE_SIZE, 1);
+    if (!connection->buffer)
+        return;
+    nbd_sender_start(connection);
+    while (next_request(connection))
+        ;
+    co_group_wait(&connection->requests); /* what was asked is carried out, also when the client is gone */
+    nbd_sender_finish(connection);
+}
