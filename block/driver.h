@@ -83,7 +83,7 @@ struct write_plan {
     uint64_t driver_data[6];
 };
 
-struct image_info {        /* what `info` wants beyond size and names; all optional */
+struct image_facts {       /* what `info` wants beyond size and names; all optional */
     uint64_t cluster_size; /* 0 = none */
     bool has_dirty_flag, dirty_flag;
     bool compressed, encrypted;
@@ -164,7 +164,7 @@ struct block_driver {
     /* Fills the counters of `result`; `repair` is a set of enum check_repair. 0 or -errno when the check itself could
      * not be done. */
     int (*check)(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
-    bool (*info)(struct node *node, struct image_info *info, struct error *err);
+    bool (*info)(struct node *node, struct image_facts *facts, struct error *err);
     int64_t (*allocated_size)(struct node *node); /* bytes on the host, -errno */
 };
 

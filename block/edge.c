@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Edges: who uses a node. Attaching checks permissions first, then takes a reference, then becomes visible; detaching
+ * goes the other way round. An edge below a drained parent takes part in that drain: a node's `quiesced` is always its
+ * own drains plus those of its parents, once for each edge.
+ */
+#include "block/internal.h"
+
+#include <string.h>
+#include "base/alloc.h"
+
+static void set_shortcut(struct edge *edge, struct edge *value)
+{
+    struct node *parent = edge->parent;
+    if (!parent)
+        return;
+    if (!strcmp(edge->role, "file"))
+        parent->file = value;
+    else if (!strcmp(edge->role, "backing"))
+        parent->backing = value;
+}
+
+struct edge *edge_attach(struct node *parent, const char *role, struct node *child, uint32_t perm, uint32_t shared,
+                         struct error *err)
+{
+    struct edge *edge = new (struct edge);
+    edge->parent = parent;
+    edge->child = child;
+    edge->role = xstrdup(role);
+    list_init(&edge->parent_link);
+    list_init(&edge->child_link);
+    node_ref(child); /* checking may yield */
+    if (!edge_check_perm(edge, perm, shared, err)) {
+        node_unref(child);
+        free(edge->role);
+        free(edge);
+        return NULL;
+    }
+    list_append(&child->parents, &edge->child_link);
+    if (parent) {
+        list_append(&parent->children, &edge->parent_link);
+        if (parent->quiesced)
+            node_quiesce(child, parent->quiesced);
+    }
+    set_shortcut(edge, edge);
+    edge_apply_perm(edge, perm, shared);
+    return edge;
+}
+
+void edge_detach(struct edge *edge)
+{
+    if (!edge)
+        return;
+    struct node *child = edge->child;
+    set_shortcut(edge, NULL);
+    edge_apply_perm(edge, 0, BLOCK_PERM_ALL);
+    list_remove(&edge->parent_link);
+    list_remove(&edge->child_link);
+    if (edge->parent && edge->parent->quiesced)
+        node_unquiesce(child, edge->parent->quiesced);
+    free(edge->role);
+    free(edge);
+    node_unref(child);
+}

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nodes: how they are made from options, named, found, referred to, and how they die. A node becomes visible in the
+ * graph only when its driver has opened it completely; until then only its own coroutine knows it. Options describe
+ * trees: drivers open their children from within open(), which comes back here, one `opener` deeper.
+ *
+ * A child that is defined inside its parent's options takes over what its parent was told about writing and caching,
+ * unless it says otherwise; a child that is referred to by name is as it is.
+ */
+#include "block/internal.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "qmp/schema/types.h"
+
+#define MAX_DEPTH 200 /* of nested nodes: backing chains beyond this are refused */
+#define MAX_NODE_NAME 31
+
+struct graph *graph_new(struct loop *loop, const struct block_driver *const *drivers)
+{
+    struct graph *graph = new (struct graph);
+    graph->loop = loop;
+    graph->drivers = drivers;
+    list_init(&graph->nodes);
+    return graph;
+}
+
+void graph_free(struct graph *graph)
+{
+    if (!graph)
+        return;
+    assert(list_empty(&graph->nodes));
+    free(graph);
+}
+
+const struct block_driver *graph_driver(const struct graph *graph, const char *name)
+{
+    for (const struct block_driver *const *driver = graph->drivers; *driver; driver++) {
+        if (!strcmp((*driver)->name, name))
+            return *driver;
+    }
+    return NULL;
+}
+
+const struct block_driver *const *graph_drivers(const struct graph *graph)
+{
+    return graph->drivers;
+}
+
+struct loop *graph_loop(const struct graph *graph)
+{
+    return graph->loop;
+}
+
+struct node *graph_find(const struct graph *graph, const char *node_name)
+{
+    struct node *node;
+    list_for_each (node, &graph->nodes, graph_link) {
+        if (!strcmp(node->name, node_name))
+            return node;
+    }
+    return NULL;
+}
+
+struct node *graph_next(const struct graph *graph, const struct node *after)
+{
+    const struct list *next = after ? after->graph_link.next : graph->nodes.next;
+    return next == &graph->nodes ? NULL : list_entry((struct list *)next, struct node, graph_link);
+}
+
+void graph_set_events(struct graph *graph, const struct graph_events *events)
+{
+    graph->events = *events;
+}
+
+/* Names ----------------------------------------------------------------------------------------------------------- */
+
+static bool name_is_valid(const char *name)
+{
+    if (!isalpha((unsigned char)name[0]) || strlen(name) > MAX_NODE_NAME)
+        return false;
+    for (const char *c = name; *c; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr("-._", *c))
+            return false;
+    }
+    return true;
+}
+
+static bool check_name(const struct graph *graph, const char *name, struct error *err)
+{
+    if (!name_is_valid(name))
+        return fail(err, EINVAL,
+                    "Invalid node-name '%s': it must begin with a letter, have at most %d characters, and consist of "
+                    "letters, digits, '-', '.' and '_'",
+                    name, MAX_NODE_NAME);
+    if (graph_find(graph, name))
+        return fail(err, EEXIST, "There is already a node with node-name '%s'", name);
+    return true;
+}
+
+/* Options --------------------------------------------------------------------------------------------------------- */
+
+bool node_apply_options(struct node *node, const struct blockdev_options *options, struct error *err)
+{
+    if (options->force_share && !options->read_only)
+        return fail(err, EINVAL, "node '%s': force-share=on can only be used with read-only images", node->name);
+    if (options->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP &&
+        options->discard != BLOCKDEV_DISCARD_OPTIONS_UNMAP)
+        return fail(err, EINVAL, "node '%s': detect-zeroes=unmap needs discard=unmap", node->name);
+    node->read_only = node->options_read_only = options->read_only;
+    node->auto_read_only = options->auto_read_only;
+    node->force_share = options->force_share;
+    node->direct = options->cache && options->cache->direct;
+    node->no_flush = options->cache && options->cache->no_flush;
+    node->discard = options->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP ? BLOCK_DISCARD_UNMAP : BLOCK_DISCARD_IGNORE;
+    node->detect_zeroes = options->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP ? BLOCK_DETECT_ZEROES_UNMAP
+                          : options->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_ON  ? BLOCK_DETECT_ZEROES_ON
+                                                                                         : BLOCK_DETECT_ZEROES_OFF;
+    return true;
+}
+
+static void inherit_cache(const struct node *parent, struct blockdev_options *child)
+{
+    if (!child->cache)
+        child->cache = blockdev_cache_options_new();
+    if (!child->cache->has_direct) {
+        child->cache->has_direct = true;
+        child->cache->direct = parent->direct;
+    }
+    if (!child->cache->has_no_flush) {
+        child->cache->has_no_flush = true;
+        child->cache->no_flush = parent->no_flush;
+    }
+}
+
+struct blockdev_options *graph_inherit(const struct node *parent, const char *role,
+                                       const struct blockdev_options *options)
+{
+    bool is_backing = !strcmp(role, "backing");
+    struct blockdev_options *child = blockdev_options_clone(options);
+    inherit_cache(parent, child);
+    if (!child->has_read_only) {
+        child->has_read_only = true;
+        child->read_only = is_backing || parent->read_only;
+    }
+    if (!child->has_auto_read_only && !is_backing) {
+        child->has_auto_read_only = true;
+        child->auto_read_only = parent->auto_read_only;
+    }
+    if (!child->has_force_share) {
+        child->has_force_share = true;
+        child->force_share = parent->force_share && child->read_only;
+    }
+    if (!child->has_discard && !is_backing) {
+        /* The format decides what it gives back; what it then passes down is meant. */
+        child->has_discard = true;
+        child->discard = BLOCKDEV_DISCARD_OPTIONS_UNMAP;
+    }
+    return child;
+}
+
+/* Opening --------------------------------------------------------------------------------------------------------- */
+
+static struct node *node_new(struct graph *graph, const struct block_driver *driver,
+                             const struct blockdev_options *options)
+{
+    struct node *node = new (struct node);
+    node->graph = graph;
+    node->driver = driver;
+    node->loop = graph->loop;
+    node->options = blockdev_options_clone(options);
+    node->name = options->node_name ? xstrdup(options->node_name) : xasprintf("#block%03u", graph->next_id++);
+    node->state = xcalloc(1, driver->instance_size ? driver->instance_size : 1);
+    node->references = 1;
+    list_init(&node->children);
+    list_init(&node->parents);
+    list_init(&node->graph_link);
+    list_init(&node->tracked);
+    co_queue_init(&node->drain_queue);
+    co_queue_init(&node->resume_queue);
+    co_queue_init(&node->flush_queue);
+    return node;
+}
+
+static void detach_children(struct node *node)
+{
+    while (!list_empty(&node->children))
+        edge_detach(list_first(&node->children, struct edge, parent_link));
+}
+
+static void node_free(struct node *node)
+{
+    detach_children(node);
+    assert(list_empty(&node->parents));
+    blockdev_options_free(node->options);
+    free(node->state);
+    free(node->filename);
+    free(node->name);
+    free(node);
+}
+
+/* The limits that a driver left at "no demand" become values that the request path can compute with. */
+static void complete_limits(struct node *node)
+{
+    struct block_limits *limits = &node->limits;
+    if (!limits->request_alignment)
+        limits->request_alignment = 1;
+    if (!limits->memory_alignment)
+        limits->memory_alignment = 1;
+    assert(is_power_of_two(limits->request_alignment) && is_power_of_two(limits->memory_alignment));
+}
+
+static bool check_depth(const struct node *opener, struct error *err)
+{
+    unsigned depth = 0;
+    for (const struct node *node = opener; node; node = node->opener) {
+        if (++depth > MAX_DEPTH)
+            return fail(err, ELOOP, "The chain of images is more than %d levels deep", MAX_DEPTH);
+    }
+    return true;
+}
+
+static bool open_driver(struct node *node, struct error *err)
+{
+    if (!node_apply_options(node, node->options, err))
+        return false;
+    if (!node->driver->open(node, err))
+        return false;
+    if (!node->filename && node->file)
+        node->filename = xstrdup(node->file->child->filename);
+    complete_limits(node);
+    return true;
+}
+
+struct node *graph_open(struct graph *graph, const struct blockdev_options *options, const struct open_context *context,
+                        struct error *err)
+{
+    const char *driver_name = blockdev_driver_name(options->driver);
+    const struct block_driver *driver = graph_driver(graph, driver_name);
+    if (!driver)
+        return fail_null(err, ENOTSUP, "Driver '%s' is not part of this program", driver_name);
+    if (options->node_name && !check_name(graph, options->node_name, err))
+        return NULL;
+    if (!check_depth(context->opener, err))
+        return NULL;
+
+    struct node *node = node_new(graph, driver, options);
+    node->opener = context->opener;
+    node->probed = context->probed;
+    node->probed_by_image = context->probed_by_image;
+    /* Opening yields: the name may have been taken meanwhile, also by one of the node's own children. */
+    if (!open_driver(node, err) || (options->node_name && !check_name(graph, options->node_name, err))) {
+        node_free(node);
+        return NULL;
+    }
+    list_append(&graph->nodes, &node->graph_link);
+    return node;
+}
+
+struct node *node_open(struct graph *graph, const struct blockdev_options *options, struct error *err)
+{
+    return graph_open(graph, options, &(struct open_context){0}, err);
+}
+
+struct node *graph_resolve(struct graph *graph, const struct blockdev_ref *ref, const struct open_context *context,
+                           struct error *err)
+{
+    if (ref->kind == BLOCKDEV_REF_KIND_DEFINITION)
+        return graph_open(graph, ref->u.definition, context, err);
+    struct node *node = graph_find(graph, ref->u.reference);
+    if (!node)
+        return fail_null(err, ENOENT, "Cannot find a node with node-name '%s'", ref->u.reference);
+    node_ref(node);
+    return node;
+}
+
+struct edge *node_open_child(struct node *parent, const char *role, const struct blockdev_ref *ref, uint32_t perm,
+                             uint32_t shared, struct error *err)
+{
+    struct open_context context = {.opener = parent};
+    struct node *child;
+    if (ref->kind == BLOCKDEV_REF_KIND_DEFINITION) {
+        auto_blockdev_options *options = graph_inherit(parent, role, ref->u.definition);
+        child = graph_open(parent->graph, options, &context, err);
+    } else {
+        child = graph_resolve(parent->graph, ref, &context, err);
+    }
+    if (!child)
+        return NULL;
+    return graph_attach_child(parent, role, child, perm, shared, err);
+}
+
+/* A file that one of the images above already lies in would make the chain endless. */
+static bool check_loop(const struct node *parent, const struct node *child, struct error *err)
+{
+    if (!child->host_inode)
+        return true;
+    for (const struct node *above = parent->opener; above; above = above->opener) {
+        const struct node *file = above->file ? above->file->child : NULL;
+        if (file && file->host_device == child->host_device && file->host_inode == child->host_inode)
+            return fail(err, ELOOP, "The backing chain loops: '%s' is an image of the chain that already lies above",
+                        child->filename);
+    }
+    return true;
+}
+
+struct edge *graph_attach_child(struct node *parent, const char *role, struct node *child, uint32_t perm,
+                                uint32_t shared, struct error *err)
+{
+    struct edge *edge = NULL;
+    if (strcmp(role, "file") || check_loop(parent, child, err))
+        edge = edge_attach(parent, role, child, perm, shared, err);
+    /* The edge has a reference of its own now. */
+    child->opener = NULL;
+    node_unref(child);
+    return edge;
+}
+
+/* The end of a node ----------------------------------------------------------------------------------------------- */
+
+void node_ref(struct node *node)
+{
+    node->references++;
+}
+
+void node_unref(struct node *node)
+{
+    assert(node->references);
+    if (--node->references)
+        return;
+    list_remove(&node->graph_link); /* nobody finds it any more; what follows may yield */
+    int result = node->read_only ? 0 : node_flush(node);
+    if (node->driver->close)
+        node->driver->close(node);
+    if (!node->read_only && !result && node->file)
+        result = node_flush(node); /* closing may have written metadata */
+    if (result)
+        log_error("node '%s': flush on close failed: %s", node->name, strerror(-result));
+    node_free(node);
+}
+
+/* Monitor-owned nodes --------------------------------------------------------------------------------------------- */
+
+bool graph_add(struct graph *graph, const struct blockdev_options *options, struct error *err)
+{
+    if (!options->node_name)
+        return fail(err, EINVAL, "'node-name' must be specified for the root node");
+    struct node *node = node_open(graph, options, err);
+    if (!node)
+        return false;
+    node->monitor_owned = true;
+    return true;
+}
+
+bool graph_del(struct graph *graph, const char *node_name, struct error *err)
+{
+    struct node *node = graph_find(graph, node_name);
+    if (!node)
+        return fail(err, ENOENT, "Failed to find node with node-name='%s'", node_name);
+    if (!node->monitor_owned)
+        return fail(err, EBUSY, "Node %s is not owned by the monitor", node_name);
+    const struct edge *user = list_first(&node->parents, struct edge, child_link);
+    if (user)
+        return fail(err, EBUSY, "Node %s is in use: it is the %s of %s%s%s", node_name,
+                    user->parent ? user->role : "node", user->parent ? "node '" : user->role,
+                    user->parent ? user->parent->name : "", user->parent ? "'" : "");
+    if (node->references > 1)
+        return fail(err, EBUSY, "Node %s is in use", node_name);
+    node_unref(node);
+    return true;
+}
+
+/* Driver's side --------------------------------------------------------------------------------------------------- */
+
+void node_report_corruption(struct node *node, bool fatal, uint64_t offset, uint64_t size, const char *format, ...)
+{
+    if (node->corrupt && fatal)
+        return;
+    node->corrupt |= fatal;
+    va_list args;
+    va_start(args, format);
+    auto_free char *message = xvasprintf(format, args);
+    va_end(args);
+    const struct graph_events *events = &node->graph->events;
+    if (events->image_corrupted)
+        events->image_corrupted(events->user, node, message, offset, size, fatal);
+    else
+        log_error("node '%s': image is corrupt: %s", node->name, message);
+}
+
+void node_set_size(struct node *node, uint64_t size)
+{
+    if (node->size == size)
+        return;
+    node->size = size;
+    struct edge *edge;
+    list_for_each (edge, &node->parents, child_link) {
+        if (!edge->parent && edge->resized)
+            edge->resized(edge->user);
+    }
+}
+
+struct node *node_backing(const struct node *node)
+{
+    while (node->driver->kind == DRIVER_FILTER && node->file)
+        node = node->file->child;
+    return node->backing ? node->backing->child : NULL;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of block/ share and nobody else needs. */
+#ifndef BLOCK_INTERNAL_H
+#define BLOCK_INTERNAL_H
+
+#include "base/list.h"
+#include "block/driver.h"
+#include "block/node.h"
+#include "block/request.h"
+
+struct blockdev_options;
+
+struct graph {
+    struct loop *loop;
+    const struct block_driver *const *drivers;
+    struct list nodes; /* by graph_link, in order of creation */
+    unsigned next_id;  /* of made-up node names */
+    struct graph_events events;
+};
+
+/* graph.c --------------------------------------------------------------------------------------------------------- */
+
+/* How a node comes into being, beyond its options. */
+struct open_context {
+    struct node *opener; /* the node whose child it becomes, or NULL */
+    bool probed, probed_by_image;
+};
+struct node *graph_open(struct graph *graph, const struct blockdev_options *options, const struct open_context *context,
+                        struct error *err);
+/* Opens an inline definition, or finds the node referred to; one reference for the caller. */
+struct node *graph_resolve(struct graph *graph, const struct blockdev_ref *ref, const struct open_context *context,
+                           struct error *err);
+/* A copy of `options` in which what a child takes over from its parent is filled in where it is absent. */
+struct blockdev_options *graph_inherit(const struct node *parent, const char *role,
+                                       const struct blockdev_options *options);
+/* Attaches an opened child under a role; refuses loops. Takes over the reference, also on failure. */
+struct edge *graph_attach_child(struct node *parent, const char *role, struct node *child, uint32_t perm,
+                                uint32_t shared, struct error *err);
+/* The generic options into the node's fields; refuses contradictions. */
+bool node_apply_options(struct node *node, const struct blockdev_options *options, struct error *err);
+
+/* drain.c --------------------------------------------------------------------------------------------------------- */
+
+void node_quiesce(struct node *node, size_t times);   /* the node and all below; does not wait */
+void node_unquiesce(struct node *node, size_t times); /* wakes the requests held back */
+
+/* Is a request through this edge one of the subtree that is being drained (which must go on)? */
+static inline bool edge_is_held(const struct edge *edge)
+{
+    return edge->child->quiesced && !(edge->parent && edge->parent->quiesced);
+}
+
+/* request.c, flush.c, zero.c, mapper.c ---------------------------------------------------------------------------- */
+
+/* Any span, inside the node's size and allowed; the caller has entered the node. */
+int node_read(struct node *node, uint64_t offset, uint64_t length, struct buffers to, uint32_t flags);
+int node_write(struct node *node, uint64_t offset, uint64_t length, struct buffers from, uint32_t flags);
+int node_flush(struct node *node);
+
+/* The data loops of mapper drivers. */
+int mapper_read(struct node *node, uint64_t offset, uint64_t length, struct buffers to, uint32_t flags);
+int mapper_write(struct node *node, uint64_t offset, uint64_t length, struct buffers from, uint32_t flags);
+
+/* What this layer alone says about a span; never longer than asked, never 0. */
+int node_extent(struct node *node, uint64_t offset, uint64_t length, struct extent *extent);
+
+/* Largest piece that bounce buffers and zero buffers are cut into. */
+#define BOUNCE_SIZE (1 * MiB)
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Permissions: two parents of a node may disagree, and both must hear who the other one is. Each parent says what it
+ * needs and what it lets the others do; a change is checked against every other parent and then handed down, since a
+ * node's own needs may follow from its parents' (raw), or become locks on a file.
+ *
+ * A change has two halves. check() takes whatever is new and fails without a trace; apply() records the change and lets
+ * go of what is not needed any more. Applying the old values takes a check back.
+ */
+#include "block/internal.h"
+
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/strbuf.h"
+
+#define PERM_MODIFY (BLOCK_PERM_WRITE | BLOCK_PERM_WRITE_UNCHANGED | BLOCK_PERM_RESIZE)
+
+static const struct {
+    uint32_t bit;
+    const char *name;
+} permission_names[] = {
+    {BLOCK_PERM_CONSISTENT_READ, "consistent read"},
+    {BLOCK_PERM_WRITE, "write"},
+    {BLOCK_PERM_WRITE_UNCHANGED, "write unchanged"},
+    {BLOCK_PERM_RESIZE, "resize"},
+};
+
+static char *names_of(uint32_t perm)
+{
+    auto_strbuf text = {0};
+    for (size_t i = 0; i < ARRAY_SIZE(permission_names); i++) {
+        if (perm & permission_names[i].bit)
+            strbuf_printf(&text, "%s%s", text.length ? ", " : "", permission_names[i].name);
+    }
+    return strbuf_take(&text);
+}
+
+/* "node 'top' (as its file)" or what a root edge calls itself. */
+static char *name_of(const struct edge *edge)
+{
+    return edge->parent ? xasprintf("node '%s' (as its %s)", edge->parent->name, edge->role) : xstrdup(edge->role);
+}
+
+static bool conflict(const struct edge *needs, const struct edge *refuses, uint32_t perm, struct error *err)
+{
+    auto_free char *user = name_of(needs), *other = name_of(refuses), *what = names_of(perm);
+    return fail(err, EPERM, "Conflicting use of node '%s': %s needs '%s', which %s does not allow others",
+                needs->child->name, user, what, other);
+}
+
+void node_cumulative_perm(const struct node *node, uint32_t *perm, uint32_t *shared)
+{
+    *perm = 0;
+    *shared = BLOCK_PERM_ALL;
+    const struct edge *edge;
+    list_for_each (edge, &node->parents, child_link) {
+        *perm |= edge->perm;
+        *shared &= edge->shared;
+    }
+}
+
+bool edge_check_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err)
+{
+    struct node *node = edge->child;
+    bool may_become_writable = node->auto_read_only && node->driver->check_perm;
+    if ((perm & PERM_MODIFY) && node->read_only && !may_become_writable) {
+        auto_free char *user = name_of(edge);
+        return fail(err, EACCES, "Block node '%s' is read-only, but %s needs to write", node->name, user);
+    }
+    uint32_t all_perm = perm, all_shared = shared;
+    const struct edge *other;
+    list_for_each (other, &node->parents, child_link) {
+        if (other == edge)
+            continue;
+        if (perm & ~other->shared)
+            return conflict(edge, other, perm & ~other->shared, err);
+        if (other->perm & ~shared)
+            return conflict(other, edge, other->perm & ~shared, err);
+        all_perm |= other->perm;
+        all_shared &= other->shared;
+    }
+    return !node->driver->check_perm || node->driver->check_perm(node, all_perm, all_shared, err);
+}
+
+void edge_apply_perm(struct edge *edge, uint32_t perm, uint32_t shared)
+{
+    struct node *node = edge->child;
+    edge->perm = perm;
+    edge->shared = shared;
+    uint32_t all_perm, all_shared;
+    node_cumulative_perm(node, &all_perm, &all_shared);
+    if (node->driver->set_perm)
+        node->driver->set_perm(node, all_perm, all_shared);
+}
+
+bool edge_set_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err)
+{
+    if (!edge_check_perm(edge, perm, shared, err))
+        return false;
+    edge_apply_perm(edge, perm, shared);
+    return true;
+}
+
+bool node_pass_check_perm(struct node *node, uint32_t perm, uint32_t shared, struct error *err)
+{
+    return edge_check_perm(node->file, perm, shared, err);
+}
+
+void node_pass_set_perm(struct node *node, uint32_t perm, uint32_t shared)
+{
+    if (!node->file) /* the file edge is being removed */
+        return;
+    edge_apply_perm(node->file, perm, shared);
+    node->read_only = node->options_read_only || node->file->child->read_only;
+}
