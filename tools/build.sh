@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # Building quietly, for ./quickstart and ./check. Sourced after tools/guest/lib.sh (say, die, SPINDLE_SRC).
 

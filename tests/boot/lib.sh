@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by the boot tests: the guest must be there. ctest gives SPINDLE_BIN and SPINDLE_SRC; tools/guest/lib.sh explains the rest.
 . "$SPINDLE_SRC/tools/guest/lib.sh"

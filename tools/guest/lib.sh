@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # What every guest script shares: where things are, how to speak, which programs stand behind the names. Sourced by bash scripts.
 #
@@ -24,4 +25,9 @@ die() {
 
 need_program() {
     command -v "$1" >/dev/null 2>&1 || die "cannot find $1" "./quickstart --build-only builds it"
+}
+
+# The first line of the input; false when there is none. Reads to the end, so that the writer never sees a closed pipe.
+first_line() {
+    awk 'NR == 1 { print } END { exit NR == 0 }'
 }

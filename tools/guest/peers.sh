@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # Sourced before a guest script, this puts QEMU's programs in the places of ours:
 #   (. tools/guest/peers.sh && tools/guest/selftest -s 4)
