@@ -45,7 +45,7 @@ void stream_close(struct stream *stream);
 
 /* Sockets. Addresses are plain data here; the schema's SocketAddress is turned into one by its users. */
 enum socket_kind { SOCKET_UNIX, SOCKET_INET, SOCKET_FD };
-struct socket_address {
+struct stream_address {
     enum socket_kind kind;
     const char *path;        /* unix */
     const char *host, *port; /* inet; an empty host means every address; port "0" lets the kernel choose */
@@ -54,12 +54,12 @@ struct socket_address {
 };
 
 struct stream *stream_from_fd(struct loop *loop, int fd); /* a connected socket; takes it over */
-struct stream *stream_connect(struct loop *loop, const struct socket_address *address, struct error *err); /* YIELDS */
+struct stream *stream_connect(struct loop *loop, const struct stream_address *address, struct error *err); /* YIELDS */
 bool stream_pair(struct loop *loop, struct stream *pair[2],
                  struct error *err); /* simulated in a simulated loop, else socketpair */
 
 struct listener;
-struct listener *listener_new(struct loop *loop, const struct socket_address *address, int backlog, struct error *err);
+struct listener *listener_new(struct loop *loop, const struct stream_address *address, int backlog, struct error *err);
 struct stream *listener_accept(struct listener *listener,
                                int *error); /* YIELDS; NULL and -errno in *error when cancelled or closed */
 const char *listener_name(const struct listener *listener); /* the address as bound, e.g. "127.0.0.1:10809" */

@@ -20,7 +20,7 @@ enum { NBD_MAX_IN_FLIGHT = 256, NBD_RECEIVE_SIZE = 64 << 10, NBD_KEPT_BUFFER = 2
 struct nbd_server {
     struct loop *loop;
     struct listener *listener; /* NULL once closed */
-    struct nbd_server_options options;
+    struct nbd_server_limits limits;
     struct list exports;
     struct list connections;
     struct co_group group;          /* acceptor and connections */

@@ -44,9 +44,9 @@ static void connection_run(void *arg)
     struct loop_timer deadline = {.fn = handshake_timeout, .arg = connection};
     connection->co = co_self();
     trace(nbd_connect, "%s", connection->stream->peer);
-    if (server->options.handshake_seconds)
+    if (server->limits.handshake_seconds)
         loop_timer_arm(server->loop, &deadline,
-                       loop_now_ns(server->loop) + server->options.handshake_seconds * 1000000000ull);
+                       loop_now_ns(server->loop) + server->limits.handshake_seconds * 1000000000ull);
     bool agreed = nbd_handshake(connection);
     loop_timer_cancel(&deadline);
     if (agreed)
@@ -94,8 +94,8 @@ static void acceptor_run(void *arg)
     }
 }
 
-struct nbd_server *nbd_server_new(struct loop *loop, const struct socket_address *address,
-                                  const struct nbd_server_options *options, struct error *err)
+struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address *address,
+                                  const struct nbd_server_limits *limits, struct error *err)
 {
     struct listener *listener = NULL;
     if (address) {
@@ -106,11 +106,11 @@ struct nbd_server *nbd_server_new(struct loop *loop, const struct socket_address
     struct nbd_server *server = new (struct nbd_server);
     server->loop = loop;
     server->listener = listener;
-    server->options = *options;
+    server->limits = *limits;
     list_init(&server->exports);
     list_init(&server->connections);
     co_group_init(&server->group);
-    co_semaphore_init(&server->free_slots, options->max_connections ? options->max_connections : SIZE_MAX / 2);
+    co_semaphore_init(&server->free_slots, limits->max_connections ? limits->max_connections : SIZE_MAX / 2);
     if (listener)
         co_spawn(loop, &server->group, acceptor_run, server);
     return server;
@@ -174,7 +174,7 @@ uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct 
 }
 
 struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
-                                  struct node *node, struct error *err)
+                                  struct edge *edge, struct error *err)
 {
     if (strlen(options->name) > NBD_MAX_NAME)
         return fail_null(err, EINVAL, "NBD export name: %zu bytes, the protocol allows %u", strlen(options->name),
@@ -184,12 +184,6 @@ struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_ex
                          options->name, strlen(options->description), NBD_MAX_NAME);
     if (nbd_find_export(server, options->name, strlen(options->name)))
         return fail_null(err, EEXIST, "NBD server already has an export named '%s'", options->name);
-    uint32_t perm = BLOCK_PERM_CONSISTENT_READ | (options->writable ? BLOCK_PERM_WRITE : 0);
-    char *role = xasprintf("NBD export '%s'", options->name);
-    struct edge *edge = edge_attach(NULL, role, node, perm, BLOCK_PERM_ALL, err);
-    free(role);
-    if (!edge)
-        return NULL;
     struct nbd_export *export = new (struct nbd_export);
     export->server = server;
     export->name = xstrdup(options->name);
@@ -220,7 +214,6 @@ void nbd_export_free(struct nbd_export *export)
     while (export->connections)
         co_queue_wait_uncancellable(&export->idle);
     list_remove(&export->link);
-    edge_detach(export->edge);
     free(export->name);
     free(export->description);
     free(export);

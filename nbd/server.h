@@ -16,18 +16,19 @@
 #include "base/error.h"
 #include "base/stream.h"
 
+struct edge;
+struct export_driver;
 struct loop;
-struct node;
 struct nbd_server;
 struct nbd_export;
 
-struct nbd_server_options {
+struct nbd_server_limits {
     uint32_t max_connections;   /* 0 = no limit; more wait in the listening socket's backlog */
     uint32_t handshake_seconds; /* a client that is slower is dropped; 0 = no limit */
 };
 
-struct nbd_server *nbd_server_new(struct loop *loop, const struct socket_address *address,
-                                  const struct nbd_server_options *options, struct error *err);
+struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address *address,
+                                  const struct nbd_server_limits *limits, struct error *err);
 const char *nbd_server_address(const struct nbd_server *server);
 /* Serves a stream that somebody else connected (tests, simulation); takes it over. */
 void nbd_server_serve(struct nbd_server *server, struct stream *stream);
@@ -41,12 +42,16 @@ struct nbd_export_options {
     bool writethrough; /* every write is durable before it is answered */
 };
 
-/* The export holds a root edge on the node. Fails when the name is taken, is too long, or permissions conflict. YIELDS.
- */
+/* `edge` (readable, writable when the export is) stays the caller's and must outlive the export. Fails when the name is
+ * taken or too long. */
 struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
-                                  struct node *node, struct error *err);
+                                  struct edge *edge, struct error *err);
 uint32_t nbd_export_connections(const struct nbd_export *export);
-/* Disconnects its clients, waits for their requests, releases the node. YIELDS. */
+/* Disconnects its clients and waits for their requests. YIELDS. */
 void nbd_export_free(struct nbd_export *export);
+
+/* The export type `nbd` (block/export.h). Its server is a `struct nbd_server *` variable of the program's: NULL while
+ * none runs. */
+extern const struct export_driver nbd_export_driver;
 
 #endif
