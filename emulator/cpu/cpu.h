@@ -22,6 +22,10 @@ struct clock;
 struct physmap;
 struct machine_code; /* the machine's translation cache, shared by its vCPUs; made by the architecture */
 
+/* Bits of cpu->attention. run() may clear the first before it looks at pending interrupts; the second belongs to cpu.c
+ * and stays until the vCPU stands still, so a request to stop that arrives just before run() is not lost. */
+enum cpu_attention { CPU_ATTENTION_IRQ = 1, CPU_ATTENTION_STOP = 2 };
+
 /* Why cpu_arch.run() came back. */
 enum cpu_exit {
     CPU_EXIT_KICK, /* somebody asked for attention (stop request, interrupt) */
@@ -65,6 +69,11 @@ struct cpu {
     pthread_cond_t wake;
     bool thread_started, stop_requested, stopped, exit_requested;
     _Atomic bool halted;
+    int thread_id; /* the host's number of the thread, for people and management tools */
+
+    /* Called on the vCPU's thread after CPU_EXIT_FATAL, when it has stopped itself. */
+    void (*fatal_handler)(void *arg, struct cpu *cpu);
+    void *fatal_arg;
 };
 
 /* The architectures this program has (a table in the program's main). */
