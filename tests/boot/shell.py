@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # If this fails, a person at a terminal does not get a usable shell in the guest: echo, Ctrl-C, window of input, or the way out.
 # labels: boot
-# requires: e2fsck
+# requires: qemu-img
 # timeout: 300
 #
 # A pseudo-terminal plays the person. Ctrl-C must reach the guest and not end the emulator; Ctrl-A X must end it, with everything
