@@ -20,6 +20,7 @@
 #include <json.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/math.h"
 #include "qmp/schema/json_internal.h"
 #include "qmp/schema/utf8.h"
 
@@ -30,6 +31,16 @@ enum place {
     IN_TOP_WORD,
     SKIP_LINE,  /* after a syntax error */
     SKIP_VALUE, /* after a value too long or too deep */
+};
+
+/* Where we are in a number; json-c is lenient about them, and turns what is too large into something else. */
+enum number_place { NO_NUMBER, SIGN, ZERO, DIGITS, POINT, FRACTION, EXPONENT, EXPONENT_SIGN, EXPONENT_DIGITS };
+
+struct number {
+    enum number_place place;
+    bool is_negative;
+    bool is_too_large; /* as an integer */
+    uint64_t magnitude;
 };
 
 struct json_stream {
@@ -45,6 +56,8 @@ struct json_stream {
     uint8_t unicode_left; /* digits to come of a \u escape */
     uint16_t unicode;     /* its value so far */
     struct utf8_state utf8;
+    bool in_word; /* number, true, false or null */
+    struct number number;
     size_t buffered;
     char buffer[4096]; /* scanned bytes on their way to json-c */
 };
@@ -77,12 +90,14 @@ static void start_value(struct json_stream *stream)
     stream->quote = 0;
     stream->escaped = false;
     stream->unicode_left = 0;
+    stream->in_word = false;
     stream->utf8 = (struct utf8_state){0};
 }
 
 static bool broken(struct json_stream *stream, enum place skip, struct error *err, const char *what)
 {
     stream->place = skip;
+    stream->buffered = 0;
     return fail(err, EINVAL, "JSON: %s at byte %zu of the value", what, stream->size);
 }
 
@@ -202,8 +217,88 @@ static bool is_word(char byte)
     return byte && strchr("0123456789+-.eEtrufalsn", byte);
 }
 
+static void add_digit(struct number *number, char byte)
+{
+    number->is_too_large |= mul_overflows(number->magnitude, 10, &number->magnitude) ||
+                            add_overflows(number->magnitude, (uint64_t)(byte - '0'), &number->magnitude);
+}
+
+/* One more byte of a number, by the grammar of RFC 8259, section 6. False: it cannot stand there. */
+static bool scan_number(struct number *number, char byte)
+{
+    bool is_digit = byte >= '0' && byte <= '9';
+    bool is_exponent = byte == 'e' || byte == 'E';
+    switch (number->place) {
+    case NO_NUMBER:
+        number->is_negative = byte == '-';
+        number->place = byte == '-' ? SIGN : byte == '0' ? ZERO : DIGITS;
+        break;
+    case SIGN: number->place = byte == '0' ? ZERO : DIGITS; break;
+    case ZERO:
+    case DIGITS:
+        if (byte == '.')
+            number->place = POINT;
+        else if (is_exponent)
+            number->place = EXPONENT;
+        else if (number->place == ZERO)
+            return false;
+        break;
+    case POINT: number->place = FRACTION; break;
+    case FRACTION: number->place = is_exponent ? EXPONENT : FRACTION; break;
+    case EXPONENT: number->place = byte == '+' || byte == '-' ? EXPONENT_SIGN : EXPONENT_DIGITS; break;
+    case EXPONENT_SIGN:
+    case EXPONENT_DIGITS: number->place = EXPONENT_DIGITS; break;
+    }
+    if (number->place == DIGITS)
+        add_digit(number, byte);
+    bool wants_digit = number->place == ZERO || number->place == DIGITS || number->place == FRACTION ||
+                       number->place == EXPONENT_DIGITS;
+    return is_digit == wants_digit;
+}
+
+/* A word has ended: was it complete, and does an integer fit? */
+static bool end_word(struct json_stream *stream, struct error *err)
+{
+    const struct number *number = &stream->number;
+    stream->in_word = false;
+    switch (number->place) {
+    case DIGITS:
+        if (number->is_too_large || (number->is_negative && number->magnitude > (uint64_t)INT64_MAX + 1))
+            return broken(stream, SKIP_LINE, err, "an integer that does not fit 64 bits");
+        return true;
+    case NO_NUMBER:
+    case ZERO:
+    case FRACTION:
+    case EXPONENT_DIGITS: return true;
+    default: return broken(stream, SKIP_LINE, err, "an incomplete number");
+    }
+}
+
+/* Letters of true, false and null are left to json-c. */
+static bool scan_word(struct json_stream *stream, char byte, struct error *err)
+{
+    if (!stream->in_word) {
+        stream->in_word = true;
+        stream->number = (struct number){0};
+        if (byte != '-' && (byte < '0' || byte > '9'))
+            return (byte != '+' && byte != '.') ||
+                   broken(stream, SKIP_LINE, err, "a number that begins with '+' or '.'");
+    } else if (stream->number.place == NO_NUMBER) {
+        return true;
+    }
+    return scan_number(&stream->number, byte) || broken(stream, SKIP_LINE, err, "a number that is not well formed");
+}
+
 static bool scan_outside_strings(struct json_stream *stream, char byte, struct error *err)
 {
+    if (is_word(byte)) {
+        if (!scan_word(stream, byte, err))
+            return false;
+        hand_on(stream, byte);
+        return true;
+    }
+    if (stream->in_word && !end_word(stream, err))
+        return false;
     if (byte == '{' || byte == '[')
         return open_bracket(stream, byte, err);
     if (byte == '}' || byte == ']')
@@ -213,7 +308,7 @@ static bool scan_outside_strings(struct json_stream *stream, char byte, struct e
         byte = '"';
     } else if (byte == ':') {
         stream->n_members++;
-    } else if (byte != ',' && !is_space(byte) && !is_word(byte)) {
+    } else if (byte != ',' && !is_space(byte)) {
         return broken(stream, SKIP_LINE, err, "unexpected character");
     }
     hand_on(stream, byte);
@@ -269,11 +364,13 @@ static size_t count_members(const struct json *json)
 /* The last byte of a value has been scanned. */
 static enum json_stream_result finish_value(struct json_stream *stream, struct json **value, struct error *err)
 {
-    if (stream->place == IN_TOP_WORD)
-        hand_on(stream, '\0'); /* tells json-c that a number ends here */
     struct json_object *object = NULL;
-    bool complete;
-    bool good = flush(stream, &object, &complete, err);
+    bool complete = false, good = true;
+    if (stream->place == IN_TOP_WORD) {
+        hand_on(stream, '\0'); /* tells json-c that a number ends here */
+        good = end_word(stream, err);
+    }
+    good = good && flush(stream, &object, &complete, err);
     if (good && !complete)
         good = fail(err, EINVAL, "JSON: the value is not complete");
     if (good && stream->n_members != count_members(json_wrap(object)))
@@ -328,7 +425,10 @@ enum json_stream_result json_stream_read(struct json_stream *stream, const char 
                 return JSON_STREAM_ERROR;
         }
     }
-    /* What json-c has seen is found wrong now rather than when the brackets close. */
+    /* What json-c has seen is found wrong now rather than when the brackets close. A word may be complete without
+     * json-c knowing, or the other way round. */
+    if (stream->place == IN_TOP_WORD)
+        return JSON_STREAM_MORE;
     return flush(stream, &object, &complete, err) ? JSON_STREAM_MORE : JSON_STREAM_ERROR;
 }
 
