@@ -25,7 +25,10 @@ void *try_calloc(size_t count, size_t size);
 /* Aligned (a power of two) buffers for direct I/O; contents undefined. */
 void *try_aligned_alloc(size_t alignment, size_t size);
 
+/* clang-format takes `new` for a keyword and would put a space behind it, which makes another macro of it. */
+/* clang-format off */
 #define new(type) ((type *)xcalloc(1, sizeof(type)))
+/* clang-format on */
 #define new_array(type, count) ((type *)xcalloc((count), sizeof(type)))
 
 #endif

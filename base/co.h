@@ -18,13 +18,18 @@
 struct loop;
 struct co;
 
+/* Wait queue: wake one or all of the coroutines that wait for some condition. */
+struct co_queue {
+    struct list waiters;
+};
+
 /* A group counts the coroutines of one owner (a connection, a job, an export), so that the owner can cancel them and
  * wait. */
 struct co_group {
     size_t running;
     bool cancelled;
-    struct list members; /* of struct co */
-    struct list waiters;
+    struct list members;   /* of struct co */
+    struct co_queue queue; /* who waits for the last of them */
 };
 
 void co_group_init(struct co_group *group);
@@ -76,12 +81,15 @@ static inline struct co_mutex *co_mutex_lock_scope(struct co_mutex *mutex)
     co_mutex_lock(mutex);
     return mutex;
 }
-/* with_co_lock(&image->lock) { ... } unlocks however the block is left, return included. */
-#define with_co_lock(mutex)                                                                                            \
-    for (struct co_mutex * co_lock_scope                                                                               \
+/* with_co_lock(&image->lock) { ... } unlocks however the block is left, return included. Such blocks may be nested:
+ * each has names of its own. */
+#define with_co_lock(mutex) WITH_CO_LOCK_NAMED(mutex, __COUNTER__)
+#define WITH_CO_LOCK_NAMED(mutex, n) WITH_CO_LOCK_PASTED(mutex, n)
+#define WITH_CO_LOCK_PASTED(mutex, n)                                                                                  \
+    for (struct co_mutex * co_lock_scope_##n                                                                           \
              __attribute__((cleanup(co_mutex_unlock_cleanup))) = co_mutex_lock_scope(mutex),                           \
-             *co_lock_once = co_lock_scope;                                                                            \
-         co_lock_once; co_lock_once = NULL)
+             *co_lock_once_##n = co_lock_scope_##n;                                                                    \
+         co_lock_once_##n; co_lock_once_##n = NULL)
 
 /* Shared/exclusive lock, writers are not starved. */
 struct co_rwlock {
@@ -103,10 +111,7 @@ void co_semaphore_init(struct co_semaphore *semaphore, size_t count);
 void co_semaphore_acquire(struct co_semaphore *semaphore); /* YIELDS when none is available */
 void co_semaphore_release(struct co_semaphore *semaphore);
 
-/* Wait queue: wake one or all of the coroutines that wait for some condition. */
-struct co_queue {
-    struct list waiters;
-};
+/* struct co_queue, above: wake one or all of the coroutines that wait for some condition. */
 void co_queue_init(struct co_queue *queue);
 int co_queue_wait(struct co_queue *queue);                         /* YIELDS. 0 or -ECANCELED */
 int co_queue_wait_ns(struct co_queue *queue, uint64_t timeout_ns); /* YIELDS. 0, -ETIMEDOUT or -ECANCELED */

@@ -64,6 +64,7 @@ struct loop_timer {
     void (*fn)(void *arg);
     void *arg;
     uint64_t deadline_ns;
+    uint64_t order;    /* timers of one deadline fire in the order they were armed */
     size_t heap_index; /* 0 = not armed; else position + 1 in the loop's heap */
 };
 
@@ -86,6 +87,9 @@ struct loop_watch {
 void loop_watch(struct loop *loop, struct loop_watch *watch, int fd, uint32_t events,
                 void (*fn)(void *arg, uint32_t events), void *arg);
 void loop_unwatch(struct loop_watch *watch);
+
+/* The same once, for a coroutine: the events that the descriptor has, or -ECANCELED. YIELDS. */
+int loop_wait_fd(struct loop *loop, int fd, uint32_t events);
 
 /* Counters for benchmarks and `query-` commands: system calls that submit or wait, I/O operations submitted, coroutine
  * switches. */

@@ -14,17 +14,15 @@
 #define GiB (1024ull * MiB)
 #define TiB (1024ull * GiB)
 
-#define MIN(a, b)                                                                                                      \
+/* Each use has names of its own, so that MIN(MIN(a, b), c) shadows nothing. */
+#define MIN(a, b) BASE_CHOOSE(a, b, <, __COUNTER__)
+#define MAX(a, b) BASE_CHOOSE(a, b, >, __COUNTER__)
+#define BASE_CHOOSE(a, b, relation, n) BASE_CHOOSE_NAMED(a, b, relation, n)
+#define BASE_CHOOSE_NAMED(a, b, relation, n)                                                                           \
     ({                                                                                                                 \
-        __typeof__(a) min_a = (a);                                                                                     \
-        __typeof__(b) min_b = (b);                                                                                     \
-        min_a < min_b ? min_a : min_b;                                                                                 \
-    })
-#define MAX(a, b)                                                                                                      \
-    ({                                                                                                                 \
-        __typeof__(a) max_a = (a);                                                                                     \
-        __typeof__(b) max_b = (b);                                                                                     \
-        max_a > max_b ? max_a : max_b;                                                                                 \
+        __typeof__(a) choose_a_##n = (a);                                                                              \
+        __typeof__(b) choose_b_##n = (b);                                                                              \
+        choose_a_##n relation choose_b_##n ? choose_a_##n : choose_b_##n;                                              \
     })
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define DIV_ROUND_UP(value, divisor) (((value) + (divisor)-1) / (divisor))

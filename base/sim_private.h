@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the simulation share. Private to base. */
+#ifndef BASE_SIM_PRIVATE_H
+#define BASE_SIM_PRIVATE_H
+
+#include "base/loop_private.h"
+#include "base/rng.h"
+#include "base/sim.h"
+
+struct sim_disk;
+
+struct sim {
+    struct rng rng;
+    uint64_t now_ns;
+    struct sim_config config;
+    struct sim_disk *disk;
+    struct list listeners; /* of struct sim_listener */
+};
+
+struct sim_disk *sim_disk_new(struct sim *sim);
+void sim_disk_free(struct sim_disk *disk);
+
+static inline uint64_t sim_draw(struct sim *sim, uint64_t low, uint64_t high)
+{
+    return high > low ? rng_between(&sim->rng, low, high) : low;
+}
+
+#endif
