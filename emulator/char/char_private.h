@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to emulator/char: the state of a chardev, and what its kinds provide. The core (char.c) moves bytes between
+ * two descriptors and the fronts; a kind opens the descriptors and says what happens at their end. */
+#ifndef EMULATOR_CHAR_CHAR_PRIVATE_H
+#define EMULATOR_CHAR_CHAR_PRIVATE_H
+
+#include <pthread.h>
+#include "base/loop.h"
+#include "emulator/char/char.h"
+
+#define CHARDEV_OUTPUT_BYTES 65536u
+#define CHARDEV_FRONTS 4u
+
+struct chardev_ops {
+    bool (*open)(struct chardev *chardev, const struct chardev_options *options, struct error *err);
+    void (*ended)(struct chardev *chardev); /* input ended or the peer is gone; NULL: nothing more will come */
+    void (*close)(struct chardev *chardev); /* may be NULL; descriptors are closed by the core */
+};
+
+struct chardev {
+    const struct chardev_ops *ops;
+    struct loop *loop;
+    char *id, *description;
+    bool mux;
+
+    /* Descriptors, -1 when there is none. They may be the same. */
+    int in_fd, out_fd;
+    bool keep_fds;       /* standard input and output: not ours to close */
+    bool drop_when_full; /* nobody may be listening (pty) */
+    bool is_open;
+    struct loop_watch in_watch, out_watch;
+    bool in_watched, out_watched;
+    bool in_pollable;  /* regular files and /dev/null cannot be watched: they are always ready */
+    bool input_posted; /* input_always_ready() is on its way */
+    void *kind;        /* state of the kind */
+
+    /* Output: a ring that any thread fills and the loop's thread empties. */
+    pthread_mutex_t lock;
+    uint8_t output[CHARDEV_OUTPUT_BYTES];
+    size_t out_start, out_count;
+    bool flush_posted, accept_posted;
+
+    /* Loop's thread. */
+    struct chardev_front *fronts[CHARDEV_FRONTS];
+    unsigned front_count, focus;
+    bool escape; /* Ctrl-A was typed */
+    void (*quit)(void *arg);
+    void *quit_arg;
+};
+
+extern const struct chardev_ops chardev_null_ops, chardev_stdio_ops, chardev_file_ops, chardev_socket_ops,
+    chardev_pty_ops;
+
+/* For kinds: these descriptors are the connection now (the core watches them), or there is none any more. */
+void chardev_connected(struct chardev *chardev, int in_fd, int out_fd);
+void chardev_disconnected(struct chardev *chardev); /* closes unless keep_fds */
+bool chardev_set_nonblocking(int fd, struct error *err);
+
+#endif
