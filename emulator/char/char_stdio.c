@@ -4,6 +4,7 @@
  * it has nothing to open. */
 #include <fcntl.h>
 #include <termios.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "emulator/char/char_private.h"
 
