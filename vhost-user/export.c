@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The export type `vhost-user-blk`: options, listening, one front end at a time. The conversation is in device.c. */
+#include "vhost-user/export.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/math.h"
+#include "vhost-user/internal.h"
+
+enum { SEG_MAX = 126 /* with header and status: 128 descriptors, the smallest usual ring */ };
+
+static void acceptor_run(void *arg)
+{
+    struct device *device = arg;
+    for (;;) {
+        int error = 0;
+        device->stream = listener_accept(device->listener, &error);
+        if (!device->stream) {
+            if (error == -ECANCELED)
+                return;
+            log_warning("export '%s': cannot accept a front end: %s", device->export->id, strerror(-error));
+            if (co_sleep_ns(100000000) < 0)
+                return;
+            continue;
+        }
+        device_serve(device);
+        stream_close(device->stream);
+        device->stream = NULL;
+        if (co_cancelled())
+            return;
+    }
+}
+
+static void on_resize(void *user)
+{
+    device_notify_resize(user);
+}
+
+static void set_limits(struct device *device, const struct block_export_options_vhost_user_blk *options)
+{
+    const struct block_export *export = device->export;
+    const struct node *node = device->edge->child;
+    struct virtio_blk_limits *limits = &device->limits;
+    uint32_t block = (uint32_t)options->logical_block_size, sector = VIRTIO_BLK_SECTOR_SIZE;
+    *limits = (struct virtio_blk_limits){
+        .capacity_bytes = round_down(node->size, block),
+        .block_size = block,
+        .seg_max = SEG_MAX,
+        .min_io_blocks = 1,
+        .opt_io_blocks = (uint32_t)(node->limits.optimal_transfer / block),
+        .num_queues = device->queue_count,
+        .read_only = !export->writable,
+        .writeback = !export->writethrough,
+    };
+    if (export->writable) {
+        limits->max_discard_sectors = limits->max_zeroes_sectors = (uint32_t)(GiB / sector);
+        limits->max_discard_ranges = limits->max_zeroes_ranges = VIRTIO_BLK_MAX_RANGES;
+        limits->discard_alignment = (uint32_t)(MAX(node->limits.discard_alignment, block) / sector);
+        limits->zeroes_may_unmap = true;
+    }
+}
+
+static bool listen_at(struct device *device, const struct socket_address *address, struct error *err)
+{
+    struct stream_address where = {0};
+    if (address->type == SOCKET_ADDRESS_TYPE_UNIX) {
+        where.kind = SOCKET_UNIX;
+        where.path = address->u.unix_.path;
+    } else if (address->type == SOCKET_ADDRESS_TYPE_FD) {
+        char *end;
+        long fd = strtol(address->u.fd.str, &end, 10);
+        if (*end || end == address->u.fd.str || fd < 0 || fd > INT32_MAX)
+            return fail(err, EINVAL, "addr.str '%s': must be the number of a listening socket", address->u.fd.str);
+        where.kind = SOCKET_FD;
+        where.fd = (int)fd;
+    } else {
+        return fail(err, EINVAL, "addr.type '%s': vhost-user passes file descriptors, which needs 'unix' or 'fd'",
+                    socket_address_type_name(address->type));
+    }
+    device->listener = listener_new(device->loop, &where, 1, err);
+    return device->listener != NULL;
+}
+
+static bool open_export(struct block_export *export, const struct block_export_options *options, struct error *err)
+{
+    const struct block_export_options_vhost_user_blk *own = &options->u.vhost_user_blk;
+    struct device *device = export->state;
+    if (!is_power_of_two(own->logical_block_size))
+        return fail(err, EINVAL, "logical-block-size %llu: must be a power of two",
+                    (unsigned long long)own->logical_block_size);
+    device->export = export;
+    device->edge = export->edge;
+    device->loop = export->edge->child->loop;
+    device->queue_count = own->num_queues;
+    snprintf(device->serial, sizeof device->serial, "%s", export->id);
+    if (!listen_at(device, own->addr, err))
+        return false;
+    set_limits(device, own);
+    guest_regions_init(&device->regions);
+    list_init(&device->free_requests);
+    co_group_init(&device->group);
+    co_group_init(&device->requests);
+    device->queues = new_array(struct queue, device->queue_count);
+    for (unsigned i = 0; i < device->queue_count; i++)
+        queue_init(&device->queues[i], device, i);
+    export->edge->resized = on_resize;
+    export->edge->user = device;
+    co_spawn(device->loop, &device->group, acceptor_run, device);
+    return true;
+}
+
+static void close_export(struct block_export *export)
+{
+    struct device *device = export->state;
+    export->edge->resized = NULL;
+    if (device->stream)
+        stream_shutdown(device->stream);
+    co_group_cancel(&device->group);
+    co_group_wait(&device->group);
+    co_group_wait(&device->requests);
+    listener_close(device->listener);
+    struct request *request;
+    list_for_each_safe (request, &device->free_requests, link) {
+        virtqueue_element_release(&request->element);
+        free(request);
+    }
+    free(device->queues);
+}
+
+static bool in_use(const struct block_export *export)
+{
+    const struct device *device = export->state;
+    return device->stream != NULL;
+}
+
+const struct export_driver vhost_user_blk_export_driver = {
+    .type = BLOCK_EXPORT_TYPE_VHOST_USER_BLK,
+    .state_size = sizeof(struct device),
+    .open = open_export,
+    .close = close_export,
+    .in_use = in_use,
+};

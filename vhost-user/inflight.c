@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The record of requests in flight ("Inflight I/O tracking" of the vhost-user specification). It lies in memory that
+ * the front end keeps while our process dies and comes back, so that a restarted daemon finds the chains it had popped
+ * and not answered, and takes them up again: the guest never loses a request.
+ *
+ *     region:  queue 0's area | queue 1's area | ...        each: a head, then an entry a ring slot
+ *
+ * The steps around each chain follow the specification's lists; what makes them safe at every instant is that
+ * `inflight` is set after the entry is complete, and that the used index is kept twice (record and ring), so the last
+ * unfinished step shows. Everything in the region may have been changed by the front end: indexes are checked when they
+ * are read.
+ */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/endian.h"
+#include "vhost-user/internal.h"
+
+enum { INFLIGHT_VERSION = 1, AREA_ALIGNMENT = 64 };
+#define NO_ENTRY UINT16_MAX
+
+static uint64_t area_size(uint16_t queue_size, bool packed)
+{
+    uint64_t size = packed
+                        ? offsetof(struct inflight_packed, entries) + queue_size * sizeof(struct inflight_packed_entry)
+                        : offsetof(struct inflight_split, entries) + queue_size * sizeof(struct inflight_split_entry);
+    return round_up(size, AREA_ALIGNMENT);
+}
+
+static bool is_packed(const struct device *device)
+{
+    return device->features & VIRTIO_BIT(VIRTIO_F_RING_PACKED);
+}
+
+/* The region ----------------------------------------------------------------------------------------------------- */
+
+bool inflight_attach(struct device *device, const struct vhost_user_inflight *description, int fd, struct error *err)
+{
+    struct mapping mapping;
+    if (!description->num_queues || description->num_queues > device->queue_count || !description->queue_size ||
+        description->queue_size > VIRTQUEUE_MAX_SIZE)
+        return fail(err, EINVAL, "record of requests in flight for %u queues of %u: the device has %u queues",
+                    description->num_queues, description->queue_size, device->queue_count);
+    uint64_t area = area_size(description->queue_size, is_packed(device));
+    if (description->mmap_size < area * description->num_queues)
+        return fail(err, EINVAL, "record of requests in flight has %llu bytes: %u queues of %u need %llu",
+                    (unsigned long long)description->mmap_size, description->num_queues, description->queue_size,
+                    (unsigned long long)(area * description->num_queues));
+    if (!mapping_open(&mapping, fd, description->mmap_offset, description->mmap_size, err))
+        return fail_prefix(err, "record of requests in flight: ");
+    inflight_detach(device);
+    device->inflight_region = mapping;
+    for (unsigned i = 0; i < description->num_queues; i++) {
+        device->queues[i].inflight.area = mapping.start + i * area;
+        device->queues[i].inflight.size = description->queue_size;
+    }
+    return true;
+}
+
+bool inflight_create(struct device *device, struct vhost_user_inflight *description, int *fd, struct error *err)
+{
+    if (description->num_queues > device->queue_count || description->queue_size > VIRTQUEUE_MAX_SIZE)
+        return fail(err, EINVAL, "record of requests in flight for %u queues of %u: the device has %u queues",
+                    description->num_queues, description->queue_size, device->queue_count);
+    uint64_t size = area_size(description->queue_size, is_packed(device)) * description->num_queues;
+    int memory = memfd_create("vhost-user-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memory < 0 || ftruncate(memory, (off_t)size) < 0) {
+        fail_errno(err, errno, "cannot make the record of requests in flight");
+        if (memory >= 0)
+            close(memory);
+        return false;
+    }
+    description->mmap_size = size;
+    description->mmap_offset = 0;
+    *fd = memory;
+    return true;
+}
+
+void inflight_detach(struct device *device)
+{
+    for (unsigned i = 0; i < device->queue_count; i++) {
+        free(device->queues[i].inflight.entry_of_id);
+        device->queues[i].inflight = (struct inflight_queue){0};
+    }
+    mapping_close(&device->inflight_region);
+}
+
+/* Split rings ---------------------------------------------------------------------------------------------------- */
+
+static struct inflight_split *split_area(const struct inflight_queue *record)
+{
+    return (struct inflight_split *)record->area;
+}
+
+static void split_popped(void *arg, uint16_t id, const struct virtqueue_descriptor *descriptors, uint16_t count)
+{
+    struct inflight_queue *record = arg;
+    (void)descriptors, (void)count;
+    struct inflight_split_entry *entry = &split_area(record)->entries[id]; /* id < ring size == record->size */
+    entry->counter = record->counter++;
+    atomic_thread_fence(memory_order_release);
+    entry->inflight = 1;
+}
+
+static void split_completing(void *arg, uint16_t id)
+{
+    struct inflight_split *area = split_area(arg);
+    area->entries[id].next = area->last_batch_head;
+    atomic_thread_fence(memory_order_release);
+    area->last_batch_head = id;
+    atomic_thread_fence(memory_order_release);
+}
+
+static void split_completed(void *arg, uint16_t id, uint16_t used_index, bool used_wrap)
+{
+    struct inflight_split *area = split_area(arg);
+    (void)used_wrap;
+    atomic_thread_fence(memory_order_release);
+    area->entries[id].inflight = 0;
+    atomic_thread_fence(memory_order_release);
+    area->used_index = used_index;
+}
+
+static const struct virtqueue_inflight_ops split_ops = {
+    .popped = split_popped, .completing = split_completing, .completed = split_completed};
+
+static bool split_start(struct queue *queue, struct error *err)
+{
+    struct inflight_queue *record = &queue->inflight;
+    struct inflight_split *area = split_area(record);
+    struct virtqueue_state state = virtqueue_save(&queue->ring);
+    if (area->version == 0) { /* fresh */
+        area->features = queue->device->features;
+        area->entry_count = record->size;
+        area->used_index = state.used;
+        area->version = INFLIGHT_VERSION;
+        return true;
+    }
+    if (area->version != INFLIGHT_VERSION || area->entry_count != record->size)
+        return fail(err, EINVAL, "record of requests in flight has version %u and %u entries, expected %u and %u",
+                    area->version, area->entry_count, INFLIGHT_VERSION, record->size);
+    /* Died between publishing a used entry and noting it: that chain is not in flight any more. */
+    if (area->used_index != state.used && area->last_batch_head < record->size) {
+        area->entries[area->last_batch_head].inflight = 0;
+        area->used_index = state.used;
+    }
+    uint16_t in_flight = 0;
+    for (uint16_t i = 0; i < record->size; i++) {
+        if (!area->entries[i].inflight)
+            continue;
+        in_flight++;
+        record->counter = MAX(record->counter, area->entries[i].counter + 1);
+    }
+    state.last_avail = (uint16_t)(state.used + in_flight);
+    return virtqueue_restore(&queue->ring, state, err);
+}
+
+/* The oldest recorded chain that is not yet taken up: their counters are below `limit`, see inflight_resubmit(). */
+static uint16_t split_oldest(const struct inflight_queue *record, uint64_t limit)
+{
+    const struct inflight_split *area = split_area(record);
+    uint16_t oldest = NO_ENTRY;
+    for (uint16_t i = 0; i < record->size; i++) {
+        uint64_t counter = area->entries[i].counter;
+        if (area->entries[i].inflight && counter < limit &&
+            (oldest == NO_ENTRY || counter < area->entries[oldest].counter))
+            oldest = i;
+    }
+    return oldest;
+}
+
+/* Packed rings --------------------------------------------------------------------------------------------------- */
+
+static struct inflight_packed *packed_area(const struct inflight_queue *record)
+{
+    return (struct inflight_packed *)record->area;
+}
+
+/* An index out of the shared region, made harmless. */
+static uint16_t checked(const struct inflight_queue *record, uint16_t index)
+{
+    return index < record->size ? index : 0;
+}
+
+static void packed_popped(void *arg, uint16_t id, const struct virtqueue_descriptor *descriptors, uint16_t count)
+{
+    struct inflight_queue *record = arg;
+    struct inflight_packed *area = packed_area(record);
+    uint16_t head = checked(record, area->free_head), at = head, last = head;
+    for (uint16_t i = 0; i < count; i++) {
+        struct inflight_packed_entry *entry = &area->entries[at];
+        entry->address = descriptors[i].address;
+        entry->length = descriptors[i].length;
+        entry->flags = descriptors[i].flags;
+        entry->id = descriptors[i].id_or_next;
+        last = at;
+        at = checked(record, entry->next);
+    }
+    area->entries[head].count = count;
+    area->entries[head].last = last;
+    area->entries[head].counter = record->counter++;
+    record->entry_of_id[id] = head;
+    atomic_thread_fence(memory_order_release);
+    area->entries[head].inflight = 1;
+    area->free_head = at;
+    atomic_thread_fence(memory_order_release);
+    area->old_free_head = at;
+}
+
+static void packed_completing(void *arg, uint16_t id)
+{
+    struct inflight_queue *record = arg;
+    struct inflight_packed *area = packed_area(record);
+    uint16_t head = record->entry_of_id[id];
+    if (head == NO_ENTRY)
+        return;
+    uint16_t count = area->entries[head].count;
+    area->entries[checked(record, area->entries[head].last)].next = area->free_head;
+    area->free_head = head;
+    uint32_t used = (uint32_t)area->used_index + count;
+    if (used >= record->size) {
+        used -= record->size;
+        area->used_wrap = !area->used_wrap;
+    }
+    area->used_index = checked(record, (uint16_t)used);
+    atomic_thread_fence(memory_order_release);
+}
+
+static void packed_completed(void *arg, uint16_t id, uint16_t used_index, bool used_wrap)
+{
+    struct inflight_queue *record = arg;
+    struct inflight_packed *area = packed_area(record);
+    uint16_t head = record->entry_of_id[id];
+    atomic_thread_fence(memory_order_release);
+    if (head != NO_ENTRY)
+        area->entries[head].inflight = 0;
+    record->entry_of_id[id] = NO_ENTRY;
+    atomic_thread_fence(memory_order_release);
+    area->used_index = area->old_used_index = used_index;
+    area->used_wrap = area->old_used_wrap = used_wrap;
+    area->old_free_head = area->free_head;
+}
+
+static const struct virtqueue_inflight_ops packed_ops = {
+    .popped = packed_popped, .completing = packed_completing, .completed = packed_completed};
+
+static bool packed_fresh(struct queue *queue, struct inflight_packed *area, struct virtqueue_state state)
+{
+    area->features = queue->device->features;
+    area->entry_count = queue->inflight.size;
+    for (uint16_t i = 0; i < queue->inflight.size; i++)
+        area->entries[i].next = (uint16_t)(i + 1 < queue->inflight.size ? i + 1 : 0);
+    area->used_index = area->old_used_index = state.used;
+    area->used_wrap = area->old_used_wrap = state.used_wrap;
+    area->version = INFLIGHT_VERSION;
+    return true;
+}
+
+/* Did the used descriptor at the old position get its flags? Then the last completion was published. */
+static bool packed_published(const struct queue *queue, const struct inflight_packed *area, uint16_t position)
+{
+    uint16_t flags = load_le16((const uint8_t *)queue->ring.descriptors + 16u * position + 14);
+    bool available = flags & 1u << 7, used = flags & 1u << 15;
+    return available == used && used == !!area->old_used_wrap;
+}
+
+static bool packed_start(struct queue *queue, struct error *err)
+{
+    struct inflight_queue *record = &queue->inflight;
+    struct inflight_packed *area = packed_area(record);
+    struct virtqueue_state state = virtqueue_save(&queue->ring);
+    record->entry_of_id = try_calloc(UINT16_MAX + 1u, sizeof *record->entry_of_id);
+    if (!record->entry_of_id)
+        return fail(err, ENOMEM, "out of memory");
+    for (unsigned id = 0; id <= UINT16_MAX; id++)
+        record->entry_of_id[id] = NO_ENTRY;
+    if (area->version == 0)
+        return packed_fresh(queue, area, state);
+    if (area->version != INFLIGHT_VERSION || area->entry_count != record->size)
+        return fail(err, EINVAL, "record of requests in flight has version %u and %u entries, expected %u and %u",
+                    area->version, area->entry_count, INFLIGHT_VERSION, record->size);
+    if (area->used_index != area->old_used_index || area->free_head != area->old_free_head) {
+        if (packed_published(queue, area, checked(record, area->old_used_index))) {
+            if (area->free_head < record->size)
+                area->entries[area->free_head].inflight = 0; /* the chain that was completed last */
+            area->old_free_head = area->free_head;
+            area->old_used_index = area->used_index;
+            area->old_used_wrap = area->used_wrap;
+        } else {
+            area->free_head = area->old_free_head;
+            area->used_index = area->old_used_index;
+            area->used_wrap = area->old_used_wrap;
+        }
+    }
+    uint32_t slots = 0;
+    bool any = false;
+    for (uint16_t i = 0; i < record->size; i++) {
+        if (!area->entries[i].inflight)
+            continue;
+        any = true;
+        slots += MIN(area->entries[i].count, record->size);
+        record->counter = MAX(record->counter, area->entries[i].counter + 1);
+    }
+    if (!any)
+        return true; /* the ring's own position is good */
+    state.used = checked(record, area->used_index);
+    state.used_wrap = area->used_wrap;
+    uint32_t available = state.used + slots;
+    state.avail_wrap = available >= record->size ? !state.used_wrap : state.used_wrap;
+    state.last_avail = (uint16_t)(available % record->size);
+    return virtqueue_restore(&queue->ring, state, err);
+}
+
+static uint16_t packed_oldest(const struct inflight_queue *record, uint64_t limit)
+{
+    const struct inflight_packed *area = packed_area(record);
+    uint16_t oldest = NO_ENTRY;
+    for (uint16_t i = 0; i < record->size; i++) {
+        uint64_t counter = area->entries[i].counter;
+        if (area->entries[i].inflight && counter < limit &&
+            (oldest == NO_ENTRY || counter < area->entries[oldest].counter))
+            oldest = i;
+    }
+    return oldest;
+}
+
+static int packed_pop_recorded(struct queue *queue, uint16_t head, struct virtqueue_element *element)
+{
+    struct inflight_queue *record = &queue->inflight;
+    struct inflight_packed *area = packed_area(record);
+    uint16_t count = MIN(area->entries[head].count, record->size), at = head;
+    struct virtqueue_descriptor *descriptors = try_calloc(count, sizeof *descriptors);
+    if (!descriptors)
+        return -ENOMEM;
+    for (uint16_t i = 0; i < count; i++) {
+        const struct inflight_packed_entry *entry = &area->entries[at];
+        descriptors[i] = (struct virtqueue_descriptor){entry->address, entry->length, entry->flags, entry->id};
+        at = checked(record, entry->next);
+    }
+    int result = virtqueue_pop_recorded(&queue->ring, descriptors, count, element);
+    if (result == 1) {
+        record->entry_of_id[element->id] = head;
+        area->entries[head].counter = record->counter++;
+    }
+    free(descriptors);
+    return result;
+}
+
+/* Both ----------------------------------------------------------------------------------------------------------- */
+
+/* Hooks must not run for chains that are taken up again (they stand in the record), so resubmission happens before they
+ * are set: inflight_start() only prepares, the last inflight_resubmit() call switches the hooks on. A chain that has
+ * been taken up gets a new counter, at or above `resume_limit`, which is how the remaining ones are told from it. */
+bool inflight_start(struct queue *queue, struct error *err)
+{
+    struct inflight_queue *record = &queue->inflight;
+    if (!record->area)
+        return true;
+    if (record->size < queue->size)
+        return fail(err, EINVAL, "record of requests in flight has %u entries for a ring of %u", record->size,
+                    queue->size);
+    record->size = queue->ring.packed ? queue->size : record->size;
+    free(TAKE(record->entry_of_id));
+    record->counter = 0;
+    if (!(queue->ring.packed ? packed_start(queue, err) : split_start(queue, err)))
+        return false;
+    record->resume_limit = record->counter;
+    return true;
+}
+
+int inflight_resubmit(struct queue *queue, struct virtqueue_element *element)
+{
+    struct inflight_queue *record = &queue->inflight;
+    if (!record->area)
+        return 0;
+    bool packed = queue->ring.packed;
+    uint16_t head = packed ? packed_oldest(record, record->resume_limit) : split_oldest(record, record->resume_limit);
+    if (head == NO_ENTRY)
+        return virtqueue_set_inflight(&queue->ring, packed ? &packed_ops : &split_ops, record) ? 0 : -ENOMEM;
+    if (packed)
+        return packed_pop_recorded(queue, head, element);
+    int result = virtqueue_pop_head(&queue->ring, head, element);
+    split_area(record)->entries[head].counter = record->counter++;
+    return result;
+}
