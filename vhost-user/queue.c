@@ -9,6 +9,7 @@
  */
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/trace.h"
