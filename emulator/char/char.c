@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include "base/alloc.h"
-#include "base/cleanup.h"
 #include "base/math.h"
 #include "emulator/char/char_private.h"
 
@@ -247,23 +246,11 @@ static void input_ready(void *arg, uint32_t events)
     }
 }
 
-static void input_always_ready(void *arg)
-{
-    struct chardev *chardev = arg;
-    chardev->input_posted = false;
-    if (chardev->in_fd >= 0)
-        input_ready(chardev, EPOLLIN);
-}
-
 /* Keeps reading as long as somebody has room for what comes. */
 static void watch_input(struct chardev *chardev)
 {
     if (chardev->in_fd < 0 || !input_room(chardev)) {
         unwatch_input(chardev);
-    } else if (!chardev->in_pollable) {
-        if (!chardev->input_posted)
-            loop_post(chardev->loop, input_always_ready, chardev);
-        chardev->input_posted = true;
     } else if (!chardev->in_watched) {
         chardev->in_watched = true;
         loop_watch(chardev->loop, &chardev->in_watch, chardev->in_fd, EPOLLIN, input_ready, chardev);
@@ -304,20 +291,11 @@ bool chardev_set_nonblocking(int fd, struct error *err)
     return true;
 }
 
-/* Asks epoll itself, which refuses what has no notion of being ready. */
-static bool is_pollable(int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN};
-    auto_close int epoll = epoll_create1(EPOLL_CLOEXEC);
-    return epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
 void chardev_connected(struct chardev *chardev, int in_fd, int out_fd)
 {
     pthread_mutex_lock(&chardev->lock);
     chardev->in_fd = in_fd;
     chardev->out_fd = out_fd;
-    chardev->in_pollable = in_fd >= 0 && is_pollable(in_fd);
     chardev->is_open = true;
     pthread_mutex_unlock(&chardev->lock);
     for (unsigned i = 0; i < chardev->front_count; i++)

@@ -30,9 +30,7 @@ struct chardev {
     bool is_open;
     struct loop_watch in_watch, out_watch;
     bool in_watched, out_watched;
-    bool in_pollable;  /* regular files and /dev/null cannot be watched: they are always ready */
-    bool input_posted; /* input_always_ready() is on its way */
-    void *kind;        /* state of the kind */
+    void *kind; /* state of the kind */
 
     /* Output: a ring that any thread fills and the loop's thread empties. */
     pthread_mutex_t lock;
