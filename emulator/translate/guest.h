@@ -32,7 +32,9 @@ struct translate_block {
     struct translate_fetch *fetch;
 };
 
-/* Instruction bytes at pc, little endian, size 2 or 4 (1 for byte-coded guests). false: they cannot be had in this
+/* Fetch all bytes of an instruction before its ir_insn_start().
+ *
+ * Instruction bytes at pc, little endian, size 2 or 4 (1 for byte-coded guests). false: they cannot be had in this
  * block, because they lie in the next page and this is not the block's first instruction (or because fetching them
  * faults): call translate_stop(t, pc_of_the_instruction) and return. */
 bool translate_fetch(struct translate_block *t, uint64_t pc, unsigned size, uint64_t *bits);

@@ -134,7 +134,8 @@ struct ir_helper {
     struct ir_slots reads, writes; /* slots looked at and changed through `cpu` */
     bool may_fault; /* may end with translate_cpu.exception set: the instruction then has not happened (state as of
                      * ir_insn_start, pc = the instruction) */
-    bool may_exit;  /* may set translate_cpu.leave: the block is left after this instruction's exit as usual */
+    bool may_exit;  /* may set translate_cpu.leave, which is looked at when the block ends in ir_exit_runtime() with
+                     * TRANSLATE_EXIT_CONTINUE: end it so */
     bool uses_fp;   /* does host floating point arithmetic or looks at the guest's FP flags or rounding */
     bool pure;      /* no effect at all: may be dropped when its value is not used */
     uint8_t result; /* enum ir_type: IR_NONE, I32, I64, F32, F64 */
@@ -204,10 +205,11 @@ struct ir_value ir_unary(struct ir_block *b, enum ir_opcode op, enum ir_type typ
         return ir_unary(b, IR_OP_##name, IR_I32, x);                                                                   \
     }
 IR_BINARY(add)
-IR_BINARY(sub) IR_BINARY(mul) IR_BINARY(mulh_s) IR_BINARY(mulh_u) IR_BINARY(mulh_su) IR_BINARY(and) IR_BINARY(or)
-    IR_BINARY(xor) IR_BINARY(andn) IR_BINARY(shl) IR_BINARY(shr) IR_BINARY(sar) IR_BINARY(rotl) IR_BINARY(rotr)
-        IR_BINARY(min_s) IR_BINARY(max_s) IR_BINARY(min_u) IR_BINARY(max_u) IR_UNARY(clz) IR_UNARY(ctz)
-            IR_UNARY(popcount) IR_UNARY(bswap)
+IR_BINARY(sub)
+IR_BINARY(mul) IR_BINARY(mulh_s) IR_BINARY(mulh_u) IR_BINARY(mulh_su) IR_BINARY(and) IR_BINARY(or) IR_BINARY(xor)
+    IR_BINARY(andn) IR_BINARY(shl) IR_BINARY(shr) IR_BINARY(sar) IR_BINARY(rotl) IR_BINARY(rotr) IR_BINARY(min_s)
+        IR_BINARY(max_s) IR_BINARY(min_u) IR_BINARY(max_u) IR_UNARY(clz) IR_UNARY(ctz) IR_UNARY(popcount)
+            IR_UNARY(bswap)
 #undef IR_BINARY
 #undef IR_UNARY
     /* op: IR_OP_div_s, div_u, rem_s, rem_u; type: IR_I32 or IR_I64 */

@@ -54,25 +54,25 @@ enum { IR_FX = 1, IR_FLT = 2, IR_SEE = 4, IR_END = 8, IR_MEM = 16, IR_FP = 32, I
     X(ctz, V, 1, 0)                                                                                                    \
     X(popcount, V, 1, 0)                                                                                               \
     X(bswap, V, 1, 0)                                                                                                  \
-    X(set, B, 2, IR_IMM)    /* imm: enum ir_cond; type: width compared */                                              \
-    X(select, V, 3, 0)      /* a (an I64) != 0 ? b : c */                                                              \
+    X(set, B, 2, IR_IMM) /* imm: enum ir_cond; type: width compared */                                                 \
+    X(select, V, 3, 0)   /* a (an I64) != 0 ? b : c */                                                                 \
     /* Floating point, F32 or F64. Sticky exceptions accumulate in the guest's flags. */                               \
     X(fadd, V, 2, IR_FP)                                                                                               \
     X(fsub, V, 2, IR_FP)                                                                                               \
     X(fmul, V, 2, IR_FP)                                                                                               \
     X(fdiv, V, 2, IR_FP)                                                                                               \
     X(fsqrt, V, 1, IR_FP)                                                                                              \
-    X(fma, V, 3, IR_FP)     /* +-(a * b) +- c, one rounding; signs in struct ir_fp */                                  \
-    X(fmin, V, 2, IR_FP)    /* minimumNumber of IEEE 754-2019 */                                                       \
+    X(fma, V, 3, IR_FP)  /* +-(a * b) +- c, one rounding; signs in struct ir_fp */                                     \
+    X(fmin, V, 2, IR_FP) /* minimumNumber of IEEE 754-2019 */                                                          \
     X(fmax, V, 2, IR_FP)                                                                                               \
-    X(fcmp, B, 2, IR_FP)    /* ir_fp.cond; type: operands */                                                           \
-    X(f_to_i, V, 1, IR_FP)  /* saturating; type: the integer; ir_fp.other: the float, ir_fp.is_unsigned */             \
-    X(i_to_f, V, 1, IR_FP)  /* type: the float; ir_fp.other: the integer */                                            \
-    X(f_to_f, V, 1, IR_FP)  /* type: result; ir_fp.other: source */                                                    \
-    X(bits, V, 1, IR_IMM)   /* same bits, other class: I32 <-> F32, I64 <-> F64; imm: source type */                   \
-    X(box, V, 1, 0)         /* F32 to I64: upper half all ones */                                                      \
-    X(unbox, V, 1, 0)       /* I64 (F64) to F32: the low half when the upper half is all ones, else default NaN */     \
-    X(fp_flags, V, 0, IR_FX)/* I64 of IR_FLAG_* */                                                                     \
+    X(fcmp, B, 2, IR_FP)     /* ir_fp.cond; type: operands */                                                          \
+    X(f_to_i, V, 1, IR_FP)   /* saturating; type: the integer; ir_fp.other: the float, ir_fp.is_unsigned */            \
+    X(i_to_f, V, 1, IR_FP)   /* type: the float; ir_fp.other: the integer */                                           \
+    X(f_to_f, V, 1, IR_FP)   /* type: result; ir_fp.other: source */                                                   \
+    X(bits, V, 1, IR_IMM)    /* same bits, other class: I32 <-> F32, I64 <-> F64; imm: source type */                  \
+    X(box, V, 1, 0)          /* F32 to I64: upper half all ones */                                                     \
+    X(unbox, V, 1, 0)        /* I64 (F64) to F32: the low half when the upper half is all ones, else default NaN */    \
+    X(fp_flags, V, 0, IR_FX) /* I64 of IR_FLAG_* */                                                                    \
     X(fp_set_flags, N, 1, IR_FX)                                                                                       \
     X(fp_set_rounding, N, 1, IR_FX) /* enum ir_rounding, 0..3 */                                                       \
     /* Memory. */                                                                                                      \
@@ -89,9 +89,9 @@ enum { IR_FX = 1, IR_FLT = 2, IR_SEE = 4, IR_END = 8, IR_MEM = 16, IR_FP = 32, I
     X(vand, V, 2, IR_IMM)                                                                                              \
     X(vor, V, 2, IR_IMM)                                                                                               \
     X(vxor, V, 2, IR_IMM)                                                                                              \
-    X(vsplat, V, 1, IR_IMM) /* an I64 to every element */                                                              \
-    X(vcmp, V, 2, IR_IMM)   /* type: MASK; a, b vectors: one bit an element: EQ, NE, LT_S, GE_S... */                  \
-    X(vselect, V, 3, IR_IMM)/* a: MASK, b, c: vectors */                                                               \
+    X(vsplat, V, 1, IR_IMM)  /* an I64 to every element */                                                             \
+    X(vcmp, V, 2, IR_IMM)    /* type: MASK; a, b vectors: one bit an element: EQ, NE, LT_S, GE_S... */                 \
+    X(vselect, V, 3, IR_IMM) /* a: MASK, b, c: vectors */                                                              \
     /* Helpers: imm: index in the guest's table. */                                                                    \
     X(call, V, 3, IR_FX | IR_FLT | IR_SEE | IR_IMM)                                                                    \
     /* Leaving. imm: guest pc (run-time reason in c for exit_runtime). */                                              \

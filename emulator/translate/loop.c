@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop that runs a vCPU: find or make the block for tc->pc, link the exit that led there, enter it; and the life of
+ * the machine's translation cache.
+ *
+ * Emptying the cache. When it is full, the vCPU that noticed asks all others out (their attention word is set), waits
+ * until none is inside, empties, and lets them in again. Nothing else ever stops a vCPU.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/alloc.h"
+#include "emulator/memory/physmap.h"
+#include "emulator/translate/codecache.h"
+
+/* --- The machine's cache --- */
+
+static void *reserve(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static bool map_cache(struct machine_code *code, struct error *err)
+{
+    code->size = CODE_CACHE_SIZE;
+    int fd = memfd_create("translated-code", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, code->size))
+        return fail_errno(err, errno, "cannot create the memory of the translation cache");
+    code->rw = mmap(NULL, code->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    code->rx = mmap(NULL, code->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    int error = errno;
+    close(fd);
+    if (code->rw == MAP_FAILED || code->rx == MAP_FAILED)
+        return fail_errno(err, error, "cannot map the translation cache (is executable memory forbidden here?)");
+    return true;
+}
+
+static bool add_ranges(struct machine_code *code, struct error *err)
+{
+    size_t count = physmap_count(code->memory);
+    code->ranges = new_array(struct code_range, count + 1);
+    for (size_t i = 0; i < count; i++) {
+        const struct physmap_range *from = physmap_at(code->memory, i);
+        if (from->kind == PHYSMAP_MMIO)
+            continue;
+        struct code_range *range = &code->ranges[code->range_count++];
+        *range = (struct code_range){from->base, from->size, from->host, from->kind == PHYSMAP_RAM, NULL};
+        range->pages = reserve((from->size >> TRANSLATE_PAGE_BITS) * sizeof(struct page_state));
+        if (!range->pages)
+            return fail(err, ENOMEM, "no memory for the page table of '%s'", from->name);
+    }
+    return true;
+}
+
+static void on_write(void *arg, uint64_t address, uint64_t length)
+{
+    machine_code_invalidate(arg, address, length);
+}
+
+static void init_locks(struct machine_code *code)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&code->lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    pthread_cond_init(&code->quiet, NULL);
+}
+
+struct machine_code *machine_code_new(const struct guest *guest, struct physmap *memory,
+                                      const struct translate_host *host, struct error *err)
+{
+    const char *choice = getenv("SPINDLE_TRANSLATE");
+    struct machine_code *code = new (struct machine_code);
+    code->guest = guest;
+    code->memory = memory;
+    code->host = choice && !strcmp(choice, "eval") ? NULL : host;
+    code->dump = choice && !strcmp(choice, "dump");
+    code->exit_count = code->identity_count = 1;
+    init_locks(code);
+    code->blocks = reserve(CODE_MAX_BLOCKS * sizeof *code->blocks);
+    code->exits = reserve(CODE_MAX_EXITS * sizeof *code->exits);
+    code->identities = reserve(CODE_MAX_IDENTITIES * sizeof *code->identities);
+    bool ok = code->blocks && code->exits && code->identities ? add_ranges(code, err) : fail(err, ENOMEM, "no memory");
+    if (ok && code->host)
+        ok = map_cache(code, err) && code->host->prepare(code, err);
+    if (!ok) {
+        machine_code_free(code);
+        return NULL;
+    }
+    physmap_set_write_listener(memory, on_write, code);
+    return code;
+}
+
+static void release(void *memory, size_t size)
+{
+    if (memory && memory != MAP_FAILED)
+        munmap(memory, size);
+}
+
+void machine_code_free(struct machine_code *code)
+{
+    if (!code)
+        return;
+    physmap_set_write_listener(code->memory, NULL, NULL);
+    for (uint32_t i = 0; code->blocks && i < code->block_count; i++)
+        free(code->blocks[i].ir);
+    for (unsigned i = 0; i < code->range_count; i++) {
+        size_t pages = code->ranges[i].size >> TRANSLATE_PAGE_BITS;
+        for (size_t page = 0; code->ranges[i].pages && page < pages; page++)
+            free(atomic_load_explicit(&code->ranges[i].pages[page].code, memory_order_relaxed));
+        release(code->ranges[i].pages, pages * sizeof(struct page_state));
+    }
+    free(code->ranges);
+    release(code->rw, code->size);
+    release(code->rx, code->size);
+    release(code->blocks, CODE_MAX_BLOCKS * sizeof *code->blocks);
+    release(code->exits, CODE_MAX_EXITS * sizeof *code->exits);
+    release(code->identities, CODE_MAX_IDENTITIES * sizeof *code->identities);
+    pthread_mutex_destroy(&code->lock);
+    pthread_cond_destroy(&code->quiet);
+    free(code);
+}
+
+void machine_code_statistics(struct machine_code *code, struct translate_statistics *out)
+{
+    pthread_mutex_lock(&code->lock);
+    *out = code->statistics;
+    if (code->host)
+        out->host_bytes = (code->near - code->near_start) + (code->far_start - code->far);
+    pthread_mutex_unlock(&code->lock);
+}
+
+/* --- A vCPU --- */
+
+bool translate_cpu_init(struct translate_cpu *tc, void *cpu, struct machine_code *code, struct error *err)
+{
+    if (code->cpu_count == 1u << 14)
+        return fail(err, EINVAL, "too many CPUs");
+    memset(tc, 0, sizeof *tc);
+    tc->cpu = cpu;
+    tc->code = code;
+    tc->mxcsr = 0x1f80; /* nearest, no exception seen, all masked */
+    tc->host_mxcsr = 0x1f80;
+    tc->reserved_address = UINT64_MAX;
+    tc->code_base = (uint64_t)(uintptr_t)code->rx;
+    tc->private = new (struct translate_private);
+    tlb_init(tc);
+    pthread_mutex_lock(&code->lock);
+    tc->private->index = code->cpu_count++;
+    tc->private->next = code->cpus;
+    code->cpus = tc;
+    pthread_mutex_unlock(&code->lock);
+    return true;
+}
+
+void translate_cpu_destroy(struct translate_cpu *tc)
+{
+    if (!tc->private)
+        return;
+    pthread_mutex_lock(&tc->code->lock);
+    struct translate_cpu **at = &tc->code->cpus;
+    while (*at != tc)
+        at = &(*at)->private->next;
+    *at = tc->private->next;
+    pthread_mutex_unlock(&tc->code->lock);
+    free(tc->private);
+    tc->private = NULL;
+}
+
+static _Atomic uint32_t *attention_of(const struct translate_cpu *tc)
+{
+    return (_Atomic uint32_t *)((char *)tc->cpu + tc->code->guest->attention_offset);
+}
+
+/* --- Inside and outside --- */
+
+static void go_outside(struct translate_cpu *tc)
+{
+    atomic_store(&tc->private->inside, false);
+    if (atomic_load(&tc->code->emptying)) {
+        pthread_mutex_lock(&tc->code->lock);
+        pthread_cond_broadcast(&tc->code->quiet);
+        pthread_mutex_unlock(&tc->code->lock);
+    }
+}
+
+static void go_inside(struct translate_cpu *tc)
+{
+    atomic_store(&tc->private->inside, true);
+    while (atomic_load(&tc->code->emptying)) {
+        go_outside(tc);
+        pthread_mutex_lock(&tc->code->lock);
+        while (atomic_load(&tc->code->emptying))
+            pthread_cond_wait(&tc->code->quiet, &tc->code->lock);
+        pthread_mutex_unlock(&tc->code->lock);
+        atomic_store(&tc->private->inside, true);
+    }
+}
+
+static bool anyone_inside(struct machine_code *code)
+{
+    for (struct translate_cpu *tc = code->cpus; tc; tc = tc->private->next) {
+        if (atomic_load(&tc->private->inside))
+            return true;
+    }
+    return false;
+}
+
+/* Called inside; returns inside, with an empty cache. */
+static void empty_cache(struct translate_cpu *tc)
+{
+    struct machine_code *code = tc->code;
+    go_outside(tc);
+    pthread_mutex_lock(&code->lock);
+    if (!atomic_load(&code->emptying)) { /* else somebody else is at it: just wait */
+        atomic_store(&code->emptying, true);
+        for (struct translate_cpu *other = code->cpus; other; other = other->private->next) {
+            if (other != tc)
+                atomic_store(attention_of(other), 1);
+        }
+        while (anyone_inside(code))
+            pthread_cond_wait(&code->quiet, &code->lock);
+        code_empty(code);
+        atomic_store(&code->emptying, false);
+        pthread_cond_broadcast(&code->quiet);
+    }
+    pthread_mutex_unlock(&code->lock);
+    go_inside(tc);
+}
+
+/* --- Running --- */
+
+/* A straddling block is right only while its second page is where it was. */
+static bool second_page_holds(struct translate_cpu *tc, const struct code_block *block)
+{
+    if (block->second_page == CODE_NO_PAGE)
+        return true;
+    const struct fetch_entry *entry = tlb_fetch(tc, (block->pc | (TRANSLATE_PAGE - 1)) + 1);
+    return entry && entry->physical == block->second_page;
+}
+
+/* The block for tc->pc. NULL: an exception was recorded, or the cache is full. */
+static struct code_block *find_or_compile(struct translate_cpu *tc)
+{
+    struct machine_code *code = tc->code;
+    struct fetch_entry *page = tlb_fetch(tc, tc->pc);
+    if (!page)
+        return NULL;
+    pthread_mutex_lock(&code->lock);
+    code->statistics.lookups++;
+    uint64_t physical = page->physical | (tc->pc & (TRANSLATE_PAGE - 1));
+    struct code_block *block = block_find(code, tc->pc, physical, tc->mode);
+    if (block && !second_page_holds(tc, block)) {
+        if (!tc->exception)
+            block_kill(code, block);
+        block = NULL;
+    }
+    bool partial = page->partial;
+    if (!block && !tc->exception)
+        block = block_compile(tc, page);
+    if (block && !partial && code->host) {
+        tc->jumps[jump_index(code->guest, tc->pc)] =
+            (struct translate_jump){tc->pc, tc->key, (uint32_t)(block->code - tc->code_base)};
+        if (tc->exit_link)
+            exit_link(code, &code->exits[tc->exit_link], block);
+    }
+    pthread_mutex_unlock(&code->lock);
+    return block;
+}
+
+static unsigned run_block(struct translate_cpu *tc, struct code_block *block)
+{
+    tc->exit_link = 0;
+    if (!tc->code->host)
+        return ir_evaluate(tc, &tc->private->evaluator, block->ir);
+    unsigned reason = tc->code->host->enter(tc, block->code);
+    if (tc->exit_link)
+        tc->pc = tc->code->exits[tc->exit_link].pc;
+    return reason;
+}
+
+static unsigned run(struct translate_cpu *tc)
+{
+    tc->exit_link = 0;
+    for (;;) {
+        if (atomic_load_explicit(attention_of(tc), memory_order_relaxed))
+            return TRANSLATE_EXIT_ATTENTION;
+        struct code_block *block = find_or_compile(tc);
+        if (!block) {
+            if (tc->exception)
+                return TRANSLATE_EXIT_EXCEPTION;
+            empty_cache(tc);
+            continue;
+        }
+        unsigned reason = run_block(tc, block);
+        if (reason == TRANSLATE_EXIT_CONTINUE && tc->leave)
+            reason = tc->leave;
+        if (reason != TRANSLATE_EXIT_CONTINUE)
+            return reason;
+    }
+}
+
+unsigned translate_run(struct translate_cpu *tc)
+{
+    tc->exception = 0;
+    tc->leave = 0;
+    go_inside(tc);
+    unsigned reason = run(tc);
+    go_outside(tc);
+    tc->exception = 0;
+    return reason;
+}
