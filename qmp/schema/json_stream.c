@@ -365,8 +365,8 @@ static size_t count_members(const struct json *json)
 static enum json_stream_result finish_value(struct json_stream *stream, struct json **value, struct error *err)
 {
     struct json_object *object = NULL;
-    bool complete = false, good = true;
-    if (stream->place == IN_TOP_WORD) {
+    bool complete = false, good = true, is_top_word = stream->place == IN_TOP_WORD;
+    if (is_top_word) {
         hand_on(stream, '\0'); /* tells json-c that a number ends here */
         good = end_word(stream, err);
     }
@@ -377,6 +377,7 @@ static enum json_stream_result finish_value(struct json_stream *stream, struct j
         good = fail(err, EINVAL, "JSON: a member stands twice in the same object");
     start_value(stream);
     if (!good) {
+        stream->place = is_top_word ? SKIP_LINE : BETWEEN; /* more such words will follow it */
         json_object_put(object);
         return JSON_STREAM_ERROR;
     }

@@ -82,7 +82,9 @@ static void test_goes_on_after_an_error(void **state)
     assert_stream("[\"\xc0\"]\n[2]", "!;[2];");
     assert_stream("\x01\x02\x03\xfe\x80 {{{ \"\n[2]", "!;[2];");
     assert_stream("{\"a\":1,\"a\":1}[2]", "!;[2];");
-    assert_stream("18446744073709551616 [2]", "!;[2];");
+    assert_stream("18446744073709551616\n[2]", "!;[2];");
+    assert_stream("this is not JSON\n[2]", "!;[2];");
+    assert_stream("true false nul\n[2]", "true;false;!;[2];");
     assert_stream("[1", "!;");
     assert_stream("\"abc", "!;");
 }
