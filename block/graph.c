@@ -25,9 +25,19 @@ struct graph *graph_new(struct loop *loop, const struct block_driver *const *dri
 {
     struct graph *graph = new (struct graph);
     graph->loop = loop;
-    graph->drivers = drivers;
     list_init(&graph->nodes);
+    graph_add_drivers(graph, drivers);
     return graph;
+}
+
+void graph_add_drivers(struct graph *graph, const struct block_driver *const *drivers)
+{
+    size_t more = 0;
+    while (drivers[more])
+        more++;
+    graph->drivers = xrealloc_array(graph->drivers, graph->n_drivers + more + 1, sizeof *graph->drivers);
+    memcpy(graph->drivers + graph->n_drivers, drivers, (more + 1) * sizeof *graph->drivers);
+    graph->n_drivers += more;
 }
 
 void graph_free(struct graph *graph)
@@ -35,12 +45,13 @@ void graph_free(struct graph *graph)
     if (!graph)
         return;
     assert(list_empty(&graph->nodes));
+    free(graph->drivers);
     free(graph);
 }
 
 const struct block_driver *graph_driver(const struct graph *graph, const char *name)
 {
-    for (const struct block_driver *const *driver = graph->drivers; *driver; driver++) {
+    for (const struct block_driver **driver = graph->drivers; *driver; driver++) {
         if (!strcmp((*driver)->name, name))
             return *driver;
     }
@@ -403,6 +414,21 @@ void node_set_size(struct node *node, uint64_t size)
         if (!edge->parent && edge->resized)
             edge->resized(edge->user);
     }
+}
+
+int64_t node_allocated_size(struct node *node)
+{
+    if (node->driver->allocated_size)
+        return node->driver->allocated_size(node);
+    int64_t total = 0;
+    struct edge *edge;
+    list_for_each (edge, &node->children, parent_link) {
+        int64_t size = edge == node->backing ? 0 : node_allocated_size(edge->child);
+        if (size < 0)
+            return size;
+        total += size;
+    }
+    return list_empty(&node->children) ? -ENOTSUP : total;
 }
 
 struct node *node_backing(const struct node *node)

@@ -12,7 +12,8 @@ struct blockdev_options;
 
 struct graph {
     struct loop *loop;
-    const struct block_driver *const *drivers;
+    const struct block_driver **drivers; /* owned array, ends with NULL */
+    size_t n_drivers;
     struct list nodes; /* by graph_link, in order of creation */
     unsigned next_id;  /* of made-up node names */
     struct graph_events events;
@@ -38,6 +39,12 @@ struct edge *graph_attach_child(struct node *parent, const char *role, struct no
                                 uint32_t shared, struct error *err);
 /* The generic options into the node's fields; refuses contradictions. */
 bool node_apply_options(struct node *node, const struct blockdev_options *options, struct error *err);
+
+/* name.c ---------------------------------------------------------------------------------------------------------- */
+
+/* The path that a name without options means; NULL and an error for an unknown protocol. */
+char *name_to_path(const char *filename, struct error *err);
+bool name_is_device(const struct graph *graph, const char *path);
 
 /* drain.c --------------------------------------------------------------------------------------------------------- */
 

@@ -132,8 +132,10 @@ struct edge {
  */
 
 struct graph;
-/* `drivers` is a NULL-terminated table that outlives the graph. */
+/* `drivers` is a NULL-terminated table of drivers that outlive the graph; more tables can be added: a program says
+ *     graph = graph_new(loop, protocol_table); graph_add_drivers(graph, formats_table); */
 struct graph *graph_new(struct loop *loop, const struct block_driver *const *drivers);
+void graph_add_drivers(struct graph *graph, const struct block_driver *const *drivers);
 void graph_free(struct graph *graph); /* all nodes must be gone */
 const struct block_driver *graph_driver(const struct graph *graph,
                                         const char *name); /* NULL: no such driver in this program */
@@ -219,6 +221,10 @@ void node_pass_set_perm(struct node *node, uint32_t perm, uint32_t shared);
  * values takes a check back. */
 bool edge_check_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err);
 void edge_apply_perm(struct edge *edge, uint32_t perm, uint32_t shared);
+
+/* Bytes that a node takes on the host, with the files below it but not its backing chain; -errno when unknown. YIELDS.
+ */
+int64_t node_allocated_size(struct node *node);
 
 /* Follows filters and backing edges: the node that this one overlays, or NULL. */
 struct node *node_backing(const struct node *node);

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The set of exports of a program. It owns them; drivers only serve. */
+#include "block/export.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "block/driver.h"
+
+struct export_set {
+    struct graph *graph;
+    const struct export_type *types;
+    void (*deleted)(void *user, const char *id);
+    void *user;
+    struct list exports;
+    struct co_group closers; /* coroutines of export_close_soon() */
+};
+
+struct export_set *export_set_new(struct graph *graph, const struct export_type *types,
+                                  void (*deleted)(void *user, const char *id), void *user)
+{
+    struct export_set *set = new (struct export_set);
+    *set = (struct export_set){.graph = graph, .types = types, .deleted = deleted, .user = user};
+    list_init(&set->exports);
+    co_group_init(&set->closers);
+    return set;
+}
+
+void export_set_free(struct export_set *set)
+{
+    if (!set)
+        return;
+    assert(list_empty(&set->exports));
+    free(set);
+}
+
+struct block_export *export_find(const struct export_set *set, const char *id)
+{
+    struct block_export *export;
+    list_for_each (export, &set->exports, link) {
+        if (!strcmp(export->id, id))
+            return export;
+    }
+    return NULL;
+}
+
+struct block_export *export_next(const struct export_set *set, const struct block_export *after)
+{
+    const struct list *next = after ? after->link.next : set->exports.next;
+    return next == &set->exports ? NULL : list_entry((struct list *)next, struct block_export, link);
+}
+
+static const struct export_type *find_type(const struct export_set *set, enum block_export_type type)
+{
+    for (const struct export_type *entry = set->types; entry->driver; entry++) {
+        if (entry->driver->type == type)
+            return entry;
+    }
+    return NULL;
+}
+
+static void export_free(struct block_export *export)
+{
+    edge_detach(export->edge);
+    free(export->state);
+    free(export->id);
+    free(export);
+}
+
+static bool attach(struct block_export *export, struct node *node, struct error *err)
+{
+    auto_free char *user = xasprintf("export '%s'", export->id);
+    uint32_t perm = BLOCK_PERM_CONSISTENT_READ | (export->writable ? (uint32_t)BLOCK_PERM_WRITE : 0);
+    export->edge = edge_attach(NULL, user, node, perm, BLOCK_PERM_ALL, err);
+    return export->edge;
+}
+
+struct block_export *export_add(struct export_set *set, const struct block_export_options *options, struct error *err)
+{
+    const struct export_type *type = find_type(set, options->type);
+    if (!type)
+        return fail_null(err, ENOTSUP, "Exports of type '%s' are not part of this program",
+                         block_export_type_name(options->type));
+    if (export_find(set, options->id))
+        return fail_null(err, EEXIST, "Block export id '%s' is already in use", options->id);
+    struct node *node = graph_find(set->graph, options->node_name);
+    if (!node)
+        return fail_null(err, ENOENT, "Cannot find a node with node-name '%s'", options->node_name);
+
+    struct block_export *export = new (struct block_export);
+    export->driver = type->driver;
+    export->set = set;
+    export->server = type->server;
+    export->id = xstrdup(options->id);
+    export->writable = options->writable;
+    export->writethrough = options->writethrough;
+    export->state = xcalloc(1, type->driver->state_size ? type->driver->state_size : 1);
+    list_append(&set->exports, &export->link); /* the id is taken from here on */
+    if (!attach(export, node, err) || !export->driver->open(export, options, err)) {
+        list_remove(&export->link);
+        export_free(export);
+        return NULL;
+    }
+    return export;
+}
+
+static void export_close(struct block_export *export)
+{
+    if (export->shutting_down)
+        return; /* somebody else is at it */
+    struct export_set *set = export->set;
+    export->shutting_down = true;
+    export->driver->close(export);
+    list_remove(&export->link);
+    auto_free char *id = TAKE(export->id);
+    export_free(export);
+    if (set->deleted)
+        set->deleted(set->user, id);
+}
+
+bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err)
+{
+    struct block_export *export = export_find(set, id);
+    if (!export)
+        return fail(err, ENOENT, "Export '%s' is not found", id);
+    if (export->shutting_down)
+        return fail(err, EBUSY, "Export '%s' is already shutting down", id);
+    if (!hard && export->driver->in_use && export->driver->in_use(export))
+        return fail(err, EBUSY, "export '%s' still in use\nUse mode='hard' to force client disconnect", id);
+    export_close(export);
+    return true;
+}
+
+static struct block_export *next_open(struct export_set *set, const enum block_export_type *type)
+{
+    struct block_export *export;
+    list_for_each (export, &set->exports, link) {
+        if (!export->shutting_down && (!type || export->driver->type == *type))
+            return export;
+    }
+    return NULL;
+}
+
+static void close_matching(struct export_set *set, const enum block_export_type *type)
+{
+    struct block_export *export;
+    while ((export = next_open(set, type)))
+        export_close(export);
+    co_group_wait(&set->closers); /* those that were on their way out already */
+}
+
+void export_close_all(struct export_set *set)
+{
+    close_matching(set, NULL);
+}
+
+void export_close_type(struct export_set *set, enum block_export_type type)
+{
+    close_matching(set, &type);
+}
+
+struct close_request {
+    struct export_set *set;
+    char *id;
+};
+
+static void close_soon(void *arg)
+{
+    struct close_request *request = arg;
+    struct block_export *export = export_find(request->set, request->id);
+    if (export)
+        export_close(export);
+    free(request->id);
+    free(request);
+}
+
+void export_close_soon(struct block_export *export)
+{
+    struct close_request *request = new (struct close_request);
+    *request = (struct close_request){export->set, xstrdup(export->id)};
+    co_spawn(graph_loop(export->set->graph), &export->set->closers, close_soon, request);
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening files: choice of engine, O_DIRECT and its alignment, what to do when writing is not possible, and changing
+ * all that while the node lives. The kernel's file may have to be replaced (read-only to read-write, buffered to
+ * direct); the new one takes the same locks before the old one lets go of them.
+ */
+#include "protocol/file.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "base/math.h"
+#include "qmp/schema/types.h"
+
+static const struct blockdev_options_file *options_of(const struct blockdev_options *options)
+{
+    return options->driver == BLOCKDEV_DRIVER_HOST_DEVICE ? &options->u.host_device : &options->u.file;
+}
+
+static bool choose_engine(const struct blockdev_options *options, enum io_engine *engine, struct error *err)
+{
+    const struct blockdev_options_file *file = options_of(options);
+    bool direct = options->cache && options->cache->direct;
+    *engine = IO_ENGINE_AUTO;
+    if (!file->has_aio)
+        return true;
+    switch (file->aio) {
+    case BLOCKDEV_AIO_OPTIONS__COUNT: break;
+    case BLOCKDEV_AIO_OPTIONS_THREADS: *engine = IO_ENGINE_THREADS; break;
+    case BLOCKDEV_AIO_OPTIONS_IO_URING: *engine = IO_ENGINE_URING; break;
+    case BLOCKDEV_AIO_OPTIONS_NATIVE:
+        if (!direct)
+            return fail(err, EINVAL, "aio=native needs cache.direct=on, which was not specified for '%s'",
+                        file->filename);
+        *engine = IO_ENGINE_NATIVE;
+        break;
+    }
+    return true;
+}
+
+/* Neither driver wants pipes, sockets or folders, and opening a pipe would wait for its other end. */
+static bool check_kind(struct loop *loop, const char *filename, bool want_device, struct error *err)
+{
+    struct stat st;
+    if (loop_backend(loop) == LOOP_SIMULATED || stat(filename, &st) < 0)
+        return true; /* open() says what is wrong */
+    bool is_device = S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode);
+    if (want_device && !is_device)
+        return fail(err, ENOTBLK, "'host_device' driver requires '%s' to be either a character or block device",
+                    filename);
+    if (!want_device && !S_ISREG(st.st_mode))
+        return fail(err, EINVAL, "'file' driver requires '%s' to be a regular file", filename);
+    return true;
+}
+
+static struct io_file *open_file(struct node *node, const struct blockdev_options *options, bool writable,
+                                 struct error *err)
+{
+    enum io_engine engine;
+    if (!choose_engine(options, &engine, err))
+        return NULL;
+    bool direct = options->cache && options->cache->direct;
+    int flags = (writable ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0);
+    const char *filename = options_of(options)->filename;
+    auto_error cause = {0};
+    struct io_file *file = io_file_open(node->loop, filename, flags, 0, engine, &cause);
+    if (!file && direct && cause.code == EINVAL)
+        return fail_null(err, EINVAL,
+                         "Could not open '%s': its file system does not support O_DIRECT (cache.direct=on)", filename);
+    if (!file)
+        error_move(err, &cause);
+    return file;
+}
+
+static bool means_not_writable(const struct error *err)
+{
+    return err->code == EACCES || err->code == EPERM || err->code == EROFS || err->code == ETXTBSY;
+}
+
+/* Opens as the options say; with auto-read-only, read-only where writing is not possible. */
+static struct io_file *open_as_possible(struct node *node, const struct blockdev_options *options, bool *writable,
+                                        struct error *err)
+{
+    *writable = !options->read_only;
+    auto_error cause = {0};
+    struct io_file *file = open_file(node, options, *writable, &cause);
+    if (!file && *writable && options->auto_read_only && means_not_writable(&cause)) {
+        *writable = false;
+        return open_file(node, options, false, err);
+    }
+    if (!file)
+        error_move(err, &cause);
+    return file;
+}
+
+/* O_DIRECT wants offsets and memory aligned to something between 512 bytes and a page. There is no portable way to ask
+ * but to try. */
+static uint32_t probe_direct_alignment(int fd)
+{
+    int sector;
+    if (ioctl(fd, BLKSSZGET, &sector) == 0 && is_power_of_two((uint64_t)sector))
+        return (uint32_t)sector;
+    auto_free uint8_t *buffer = try_aligned_alloc(8192, 8192);
+    for (uint32_t alignment = 512; buffer && alignment < 4096; alignment *= 2) {
+        if (pread(fd, buffer + alignment, alignment, alignment) >= 0)
+            return alignment;
+    }
+    return 4096;
+}
+
+static void set_limits(struct node *node)
+{
+    struct file_state *state = node->state;
+    int fd = io_file_fd(state->file);
+    uint32_t alignment = 1;
+    if (node->direct)
+        alignment = fd >= 0 ? probe_direct_alignment(fd) : 512;
+    else if (state->is_device)
+        alignment = 512;
+    node->limits.request_alignment = alignment;
+    node->limits.memory_alignment = node->direct ? alignment : 1;
+    node->limits.discard_alignment = state->is_device ? alignment : 0;
+    node->growable = !state->is_device;
+    node->write_flags = REQUEST_FUA;
+}
+
+static bool learn_identity(struct node *node, const char *filename, struct error *err)
+{
+    struct file_state *state = node->state;
+    int64_t size = io_file_size(state->file);
+    if (size < 0)
+        return fail_errno(err, (int)-size, "Could not get the size of '%s'", filename);
+    node->size = (uint64_t)size;
+    struct stat st;
+    if (io_file_stat(state->file, &st) == 0) {
+        node->host_device = state->is_device ? st.st_rdev : st.st_dev;
+        node->host_inode = state->is_device ? UINT64_MAX : st.st_ino;
+    }
+    return true;
+}
+
+static bool open_kind(struct node *node, bool is_device, struct error *err)
+{
+    struct file_state *state = node->state;
+    const struct blockdev_options_file *options = options_of(node->options);
+    if (!check_kind(node->loop, options->filename, is_device, err))
+        return false;
+    state->is_device = is_device;
+    state->use_locks = options->locking != ON_OFF_AUTO_OFF;
+    state->locks_optional = options->locking == ON_OFF_AUTO_AUTO;
+    state->file = open_as_possible(node, node->options, &state->is_writable, err);
+    if (!state->file)
+        return false;
+    if (!state->is_writable)
+        node->read_only = true;
+    if (!learn_identity(node, options->filename, err)) {
+        io_file_close(TAKE(state->file));
+        return false;
+    }
+    node->filename = xstrdup(options->filename);
+    set_limits(node);
+    return true;
+}
+
+bool file_open(struct node *node, struct error *err)
+{
+    return open_kind(node, false, err);
+}
+
+bool host_device_open(struct node *node, struct error *err)
+{
+    return open_kind(node, true, err);
+}
+
+void file_close(struct node *node)
+{
+    struct file_state *state = node->state;
+    io_file_close(TAKE(state->file));
+}
+
+/* Permissions ----------------------------------------------------------------------------------------------------- */
+
+static struct file_locks locks_for(const struct node *node, uint32_t perm, uint32_t shared)
+{
+    const struct file_state *state = node->state;
+    if (!state->use_locks || node->force_share)
+        return (struct file_locks){0};
+    return (struct file_locks){.held = perm, .unshared = ~shared & BLOCK_PERM_ALL};
+}
+
+/* Puts `file` in the place of the one in use; it holds the same locks already. */
+static void replace_file(struct node *node, struct io_file *file, bool writable)
+{
+    struct file_state *state = node->state;
+    io_file_close(state->file);
+    state->file = file;
+    state->is_writable = writable;
+}
+
+/* A node with auto-read-only that was opened for reading becomes writable when somebody asks for it. */
+static bool become_writable(struct node *node, struct error *err)
+{
+    struct file_state *state = node->state;
+    struct io_file *file = open_file(node, node->options, true, err);
+    if (!file)
+        return fail_prefix(err, "Block node '%s' is read-only and cannot be made writable: ", node->name);
+    if (!file_locks_take(file, node->filename, (struct file_locks){0}, state->locks, false, true, err)) {
+        io_file_close(file);
+        return false;
+    }
+    replace_file(node, file, true);
+    node->read_only = false;
+    return true;
+}
+
+bool file_check_perm(struct node *node, uint32_t perm, uint32_t shared, struct error *err)
+{
+    struct file_state *state = node->state;
+    uint32_t modify = BLOCK_PERM_WRITE | BLOCK_PERM_WRITE_UNCHANGED | BLOCK_PERM_RESIZE;
+    if ((perm & modify) && !state->is_writable && !become_writable(node, err))
+        return false;
+    struct file_locks want = locks_for(node, perm, shared);
+    if (!file_locks_take(state->file, node->filename, state->locks, want, true, state->locks_optional, err))
+        return false;
+    state->locks.held |= want.held;
+    state->locks.unshared |= want.unshared;
+    return true;
+}
+
+void file_set_perm(struct node *node, uint32_t perm, uint32_t shared)
+{
+    struct file_state *state = node->state;
+    struct file_locks want = locks_for(node, perm, shared);
+    file_locks_drop(state->file, state->locks, want);
+    state->locks.held &= want.held;
+    state->locks.unshared &= want.unshared;
+}
+
+/* Reopen ---------------------------------------------------------------------------------------------------------- */
+
+struct reopen_state {
+    struct io_file *file;
+    bool writable;
+};
+
+bool file_reopen_prepare(struct node *node, const struct blockdev_options *options, struct reopen_state **out,
+                         struct error *err)
+{
+    struct file_state *state = node->state;
+    const struct blockdev_options_file *old = options_of(node->options), *wanted = options_of(options);
+    if (strcmp(old->filename, wanted->filename))
+        return fail(err, EINVAL, "Cannot change the option 'filename' of node '%s'", node->name);
+    if (old->locking != wanted->locking)
+        return fail(err, EINVAL, "Cannot change the option 'locking' of node '%s'", node->name);
+    bool writable;
+    struct io_file *file = open_as_possible(node, options, &writable, err);
+    if (!file)
+        return false;
+    if (!file_locks_take(file, node->filename, (struct file_locks){0}, state->locks, false, true, err)) {
+        io_file_close(file);
+        return false;
+    }
+    *out = new (struct reopen_state);
+    **out = (struct reopen_state){file, writable};
+    return true;
+}
+
+void file_reopen_commit(struct node *node, struct reopen_state *reopen)
+{
+    replace_file(node, reopen->file, reopen->writable);
+    if (!reopen->writable)
+        node->read_only = true;
+    set_limits(node);
+    free(reopen);
+}
+
+void file_reopen_abort(struct node *node, struct reopen_state *reopen)
+{
+    io_file_close(reopen->file);
+    free(reopen);
+}
