@@ -129,13 +129,6 @@ static struct blockdev_options *protocol_options(struct graph *graph, const char
     return options;
 }
 
-/* The options types of formats begin with those of BlockdevOptionsGenericFormat, and of those with a backing file with
- * BlockdevOptionsGenericCOWFormat: bases come first in memory. */
-static struct blockdev_options_generic_format *generic_format(struct blockdev_options *options)
-{
-    return (struct blockdev_options_generic_format *)&options->u;
-}
-
 static bool can_have_backing(const struct blockdev_options *options)
 {
     const struct schema_type *branch = blockdev_options_type.branches[options->driver].type;
@@ -146,6 +139,7 @@ static bool can_have_backing(const struct blockdev_options *options)
     return false;
 }
 
+/* The options of formats with a backing file begin with BlockdevOptionsGenericCOWFormat: bases come first in memory. */
 static void set_no_backing(struct blockdev_options *options)
 {
     if (!can_have_backing(options))
