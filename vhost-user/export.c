@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/math.h"
+#include "qmp/schema/address.h"
 #include "vhost-user/internal.h"
 
 enum { SEG_MAX = 126 /* with header and status: 128 descriptors, the smallest usual ring */ };
@@ -65,21 +66,11 @@ static void set_limits(struct device *device, const struct block_export_options_
 
 static bool listen_at(struct device *device, const struct socket_address *address, struct error *err)
 {
-    struct stream_address where = {0};
-    if (address->type == SOCKET_ADDRESS_TYPE_UNIX) {
-        where.kind = SOCKET_UNIX;
-        where.path = address->u.unix_.path;
-    } else if (address->type == SOCKET_ADDRESS_TYPE_FD) {
-        char *end;
-        long fd = strtol(address->u.fd.str, &end, 10);
-        if (*end || end == address->u.fd.str || fd < 0 || fd > INT32_MAX)
-            return fail(err, EINVAL, "addr.str '%s': must be the number of a listening socket", address->u.fd.str);
-        where.kind = SOCKET_FD;
-        where.fd = (int)fd;
-    } else {
-        return fail(err, EINVAL, "addr.type '%s': vhost-user passes file descriptors, which needs 'unix' or 'fd'",
-                    socket_address_type_name(address->type));
-    }
+    struct stream_address where;
+    if (address->type == SOCKET_ADDRESS_TYPE_INET)
+        return fail(err, EINVAL, "addr.type 'inet': vhost-user passes file descriptors, which needs 'unix' or 'fd'");
+    if (!stream_address_from_schema(address, &where, err))
+        return false;
     device->listener = listener_new(device->loop, &where, 1, err);
     return device->listener != NULL;
 }

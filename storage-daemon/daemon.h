@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The storage daemon's state: one graph, its exports, one NBD server, the monitors. The QMP handlers in this folder
+ * find it as their context's `app`.
+ */
+#ifndef STORAGE_DAEMON_DAEMON_H
+#define STORAGE_DAEMON_DAEMON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/co.h"
+#include "base/error.h"
+#include "block/export.h"
+
+struct daemon {
+    struct loop *loop;
+    struct graph *graph;
+    struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
+    struct export_set *exports;
+    struct nbd_server *nbd; /* NULL: not running */
+    struct qmp_server *qmp;
+    bool quitting;
+    struct co_queue quit; /* woken when `quitting` becomes true */
+
+    /* The command line, in its order. */
+    struct daemon_option *options;
+    size_t option_count;
+    bool daemonize;
+    const char *pidfile;
+    int ready_fd; /* --daemonize: a byte here tells the waiting parent that everything is up; -1: none */
+    int status;
+};
+
+/* options.c: reads the command line without acting on it. true: go on; false: exit with *status (help, version,
+ * errors). */
+bool daemon_parse(struct daemon *daemon, int argc, char **argv, int *status);
+/* Carries the options out, left to right. YIELDS. */
+bool daemon_run_options(struct daemon *daemon, struct error *err);
+
+/* background.c */
+void daemon_fork(struct daemon *daemon); /* returns in the child; the parent exits when the child is ready */
+bool daemon_write_pidfile(struct daemon *daemon, struct error *err);
+void daemon_ready(struct daemon *daemon);
+
+/* service.c: starting and stopping what the daemon is made of. All but daemon_quit() YIELD. */
+void daemon_open(struct daemon *daemon);
+void daemon_close(struct daemon *daemon);
+void daemon_quit(void *daemon);
+struct stream_address;
+bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,
+                      uint32_t handshake_seconds, struct error *err);
+void daemon_stop_nbd(struct daemon *daemon);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* spindle-storage-daemon: owns disk images and exports them to other processes. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "storage-daemon/daemon.h"
+
+struct signals {
+    struct daemon *daemon;
+    int fd;
+    struct loop_watch watch;
+};
+
+static void on_signal(void *arg, uint32_t events)
+{
+    struct signals *signals = arg;
+    struct signalfd_siginfo info;
+    (void)events;
+    if (read(signals->fd, &info, sizeof info) == sizeof info)
+        daemon_quit(signals->daemon);
+}
+
+static bool serve(struct daemon *daemon, struct error *err)
+{
+    if (!daemon_run_options(daemon, err))
+        return false;
+    if (daemon->pidfile && !daemon_write_pidfile(daemon, err))
+        return false;
+    daemon_ready(daemon);
+    while (!daemon->quitting)
+        co_queue_wait_uncancellable(&daemon->quit);
+    if (daemon->pidfile)
+        unlink(daemon->pidfile);
+    return true;
+}
+
+static int daemon_main(void *arg)
+{
+    struct daemon *daemon = arg;
+    auto_error err = {0};
+    daemon_open(daemon);
+    bool good = serve(daemon, &err);
+    if (!good)
+        log_error("%s", err.message);
+    daemon_close(daemon);
+    return good ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    struct daemon daemon = {.ready_fd = -1};
+    auto_error err = {0};
+    int status;
+    log_set_program(argv[0]);
+    if (!daemon_parse(&daemon, argc, argv, &status)) {
+        free(daemon.options);
+        return status;
+    }
+    if (daemon.daemonize)
+        daemon_fork(&daemon);
+
+    sigset_t ending;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGINT);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGHUP);
+    sigprocmask(SIG_BLOCK, &ending, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    daemon.loop = loop_new(LOOP_AUTO, 0, &err);
+    if (!daemon.loop) {
+        log_error("%s", err.message);
+        return 1;
+    }
+    co_queue_init(&daemon.quit);
+    struct signals signals = {.daemon = &daemon, .fd = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK)};
+    loop_watch(daemon.loop, &signals.watch, signals.fd, EPOLLIN, on_signal, &signals);
+    status = loop_run_main(daemon.loop, daemon_main, &daemon);
+    loop_unwatch(&signals.watch);
+    close(signals.fd);
+    loop_free(daemon.loop);
+    free(daemon.options);
+    return status;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the daemon is made of, how it comes up, and the order in which it goes down: exports first, then nodes, monitors
+ * last. */
+#include "base/stream.h"
+#include "block/export.h"
+#include "block/node.h"
+#include "formats/table.h"
+#include "nbd/server.h"
+#include "protocol/table.h"
+#include "qmp/schema/commands.h"
+#include "qmp/schema/events.h"
+#include "qmp/server.h"
+#include "storage-daemon/daemon.h"
+#include "vhost-user/export.h"
+
+static void on_image_corrupted(void *user, struct node *node, const char *message, uint64_t offset, uint64_t size,
+                               bool fatal)
+{
+    struct daemon *daemon = user;
+    qmp_event_block_image_corrupted(qmp_server_events(daemon->qmp), "", node->name, message, offset != UINT64_MAX,
+                                    (int64_t)offset, size != UINT64_MAX, (int64_t)size, fatal);
+}
+
+static void on_export_deleted(void *user, const char *id)
+{
+    struct daemon *daemon = user;
+    qmp_event_block_export_deleted(qmp_server_events(daemon->qmp), id);
+}
+
+void daemon_quit(void *app)
+{
+    struct daemon *daemon = app;
+    daemon->quitting = true;
+    co_queue_wake_all(&daemon->quit);
+}
+
+void daemon_open(struct daemon *daemon)
+{
+    const struct graph_events events = {.image_corrupted = on_image_corrupted, .user = daemon};
+    daemon->graph = graph_new(daemon->loop, protocol_table);
+    graph_add_drivers(daemon->graph, formats_table);
+    graph_set_events(daemon->graph, &events);
+    daemon->qmp = qmp_server_new(daemon->loop, daemon);
+    qmp_server_add_module(daemon->qmp, &qmp_module_block_core);
+    qmp_server_add_module(daemon->qmp, &qmp_module_block_export);
+    qmp_server_add_module(daemon->qmp, &qmp_module_job);
+    qmp_server_on_quit(daemon->qmp, daemon_quit);
+    daemon->export_types[0] = (struct export_type){&nbd_export_driver, &daemon->nbd};
+    daemon->export_types[1] = (struct export_type){&vhost_user_blk_export_driver, NULL};
+    daemon->exports = export_set_new(daemon->graph, daemon->export_types, on_export_deleted, daemon);
+}
+
+bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,
+                      uint32_t handshake_seconds, struct error *err)
+{
+    if (daemon->nbd)
+        return fail(err, EBUSY, "NBD server already running");
+    const struct nbd_server_limits limits = {.max_connections = max_connections,
+                                             .handshake_seconds = handshake_seconds};
+    daemon->nbd = nbd_server_new(daemon->loop, address, &limits, err);
+    return daemon->nbd != NULL;
+}
+
+void daemon_stop_nbd(struct daemon *daemon)
+{
+    if (!daemon->nbd)
+        return;
+    export_close_type(daemon->exports, BLOCK_EXPORT_TYPE_NBD);
+    struct nbd_server *server = daemon->nbd;
+    daemon->nbd = NULL;
+    nbd_server_free(server);
+}
+
+/* Nodes made by the monitor may stand on each other: those without parents go first, until none is left. */
+static void delete_all_nodes(struct graph *graph)
+{
+    bool progress;
+    do {
+        progress = false;
+        for (struct node *node = graph_next(graph, NULL); node; node = graph_next(graph, node)) {
+            if (node->monitor_owned && list_empty(&node->parents)) {
+                progress = graph_del(graph, node->name, NULL);
+                break; /* the list has changed */
+            }
+        }
+    } while (progress);
+}
+
+void daemon_close(struct daemon *daemon)
+{
+    export_close_all(daemon->exports);
+    daemon_stop_nbd(daemon);
+    delete_all_nodes(daemon->graph);
+    qmp_server_free(daemon->qmp);
+    export_set_free(daemon->exports);
+    graph_free(daemon->graph);
+}
