@@ -18,6 +18,7 @@
 #include "qmp/schema/json.h"
 
 #include <json.h>
+#include <math.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/math.h"
@@ -350,15 +351,32 @@ static void skip(struct json_stream *stream, char byte)
     }
 }
 
-static size_t count_members(const struct json *json)
+/* What is in a value that json-c has made. */
+struct tally {
+    size_t n_members;
+    bool is_infinite; /* a number was too large for a double */
+};
+
+static void take_stock(const struct json *json, struct tally *tally)
 {
-    size_t count = 0;
-    if (json_kind(json) == JSON_ARRAY)
-        for (size_t i = 0; i < json_length(json); i++)
-            count += count_members(json_at(json, i));
-    for (struct json_member member = json_first(json); member.key; member = json_next(member))
-        count += 1 + count_members(member.value);
-    return count;
+    enum json_kind kind = json_kind(json);
+    if (kind == JSON_NUMBER)
+        tally->is_infinite |= !isfinite(json_number(json));
+    for (size_t i = 0; kind == JSON_ARRAY && i < json_length(json); i++)
+        take_stock(json_at(json, i), tally);
+    for (struct json_member member = json_first(json); member.key; member = json_next(member)) {
+        tally->n_members++;
+        take_stock(member.value, tally);
+    }
+}
+
+static bool check_stock(const struct json_stream *stream, const struct json *value, struct error *err)
+{
+    struct tally tally = {0};
+    take_stock(value, &tally);
+    if (stream->n_members != tally.n_members)
+        return fail(err, EINVAL, "JSON: a member stands twice in the same object");
+    return !tally.is_infinite || fail(err, ERANGE, "JSON: a number is too large");
 }
 
 /* The last byte of a value has been scanned. */
@@ -373,8 +391,7 @@ static enum json_stream_result finish_value(struct json_stream *stream, struct j
     good = good && flush(stream, &object, &complete, err);
     if (good && !complete)
         good = fail(err, EINVAL, "JSON: the value is not complete");
-    if (good && stream->n_members != count_members(json_wrap(object)))
-        good = fail(err, EINVAL, "JSON: a member stands twice in the same object");
+    good = good && check_stock(stream, json_wrap(object), err);
     start_value(stream);
     if (!good) {
         stream->place = is_top_word ? SKIP_LINE : BETWEEN; /* more such words will follow it */

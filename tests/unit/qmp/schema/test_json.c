@@ -72,6 +72,7 @@ static void test_what_is_not_json(void **state)
     assert_refused("{a:1}", "");
     assert_refused("[1}", "']'");
     assert_refused("{]", "'}'");
+    assert_refused("[1e400]", "too large");
     assert_refused("[1e+]", "incomplete number");
     assert_refused("-", "incomplete number");
     assert_refused("[00]", "not well formed");
