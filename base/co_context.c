@@ -20,6 +20,10 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+/* The floating-point state that the ABI gives a process: all exceptions masked, round to nearest. */
+#define DEFAULT_MXCSR 0x1f80
+#define DEFAULT_X87 0x037f
+
 /* In co_switch_*.S. */
 extern void co_switch_stack(void **save_sp, void *load_sp) __attribute__((visibility("hidden")));
 extern void co_switch_start(void) __attribute__((visibility("hidden")));
@@ -43,8 +47,8 @@ static void *first_frame(void *top, void (*entry)(void *arg), void *arg)
     /* After the return into co_switch_start() the stack pointer is `end`, aligned to 16 as before any call. */
     uint64_t *frame = (uint64_t *)(end - 64);
     memset(frame, 0, 64);
-    const uint32_t default_mxcsr = 0x1f80; /* the ABI's state at process entry: exceptions masked, nearest */
-    const uint16_t default_x87 = 0x037f;
+    const uint32_t default_mxcsr = DEFAULT_MXCSR;
+    const uint16_t default_x87 = DEFAULT_X87;
     memcpy((char *)frame, &default_mxcsr, sizeof default_mxcsr);
     memcpy((char *)frame + 4, &default_x87, sizeof default_x87);
     frame[4] = (uintptr_t)entry; /* r12 */
@@ -74,6 +78,11 @@ static ucontext_t *first_ucontext(void *base, void *top, void (*entry)(void *arg
     ucontext_t *ucontext = new (ucontext_t);
     if (getcontext(ucontext))
         abort();
+#if defined(__x86_64__)
+    /* getcontext() has copied our rounding mode; a new stack begins with the default, as in first_frame(). */
+    ucontext->uc_mcontext.fpregs->mxcsr = DEFAULT_MXCSR;
+    ucontext->uc_mcontext.fpregs->cwd = DEFAULT_X87;
+#endif
     ucontext->uc_stack.ss_sp = base;
     ucontext->uc_stack.ss_size = (size_t)((char *)top - (char *)base);
     uint64_t e = (uintptr_t)entry, a = (uintptr_t)arg;

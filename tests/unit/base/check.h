@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmocka with what it wants included before it, and without its macro fail(), which is our function's name. */
+#ifndef TESTS_UNIT_BASE_CHECK_H
+#define TESTS_UNIT_BASE_CHECK_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#undef fail
+
+#endif
