@@ -46,7 +46,11 @@ static int copy_offloaded(struct edge *from, uint64_t from_offset, struct edge *
         return -ENOTSUP;
     if (source.node->driver != target.node->driver || !source.node->driver->copy_range)
         return -ENOTSUP;
+    source.node->in_flight++; /* we came here past their borders */
+    target.node->in_flight++;
     int64_t result = source.node->driver->copy_range(source.node, source.offset, target.node, target.offset, length);
+    request_leave(target.node);
+    request_leave(source.node);
     return result == (int64_t)length ? 0 : result < 0 ? (int)result : -ENOTSUP;
 }
 

@@ -11,7 +11,7 @@
 #include "block/name.h"
 #include "qmp/schema/types.h"
 
-const char *image_create_options_type(const struct block_driver *format)
+const struct schema_type *image_create_options_type(const struct block_driver *format)
 {
     return format->create ? format->create->options_type : NULL;
 }

@@ -14,7 +14,7 @@ bool image_create(struct graph *graph, const char *filename, const struct block_
                   struct error *err);
 
 /* The options type of a format's `-o`; NULL when the format cannot create images. */
-const char *image_create_options_type(const struct block_driver *format);
+const struct schema_type *image_create_options_type(const struct block_driver *format);
 
 /* Changes the size that the parents of `edge` see; the edge must have the resize permission. YIELDS, drains the node.
  */

@@ -26,6 +26,7 @@
 struct image_check;
 struct image_info_specific;
 struct blockdev_options;
+struct schema_type;
 
 /* A place inside a scatter list: `skip` bytes into iov[0..count). Passed by value, so slicing costs nothing. */
 struct buffers {
@@ -97,7 +98,7 @@ enum preallocation { PREALLOCATION_OFF, PREALLOCATION_METADATA, PREALLOCATION_FA
 /* How images are made. A protocol's create makes the file; a format's create writes into an open file child. `options`
  * is the driver's schema type of `-o` options (struct qcow2_create_options ...). */
 struct create_ops {
-    const char *options_type; /* schema name, for parsing and help: "Qcow2CreateOptions" */
+    const struct schema_type *options_type; /* of `-o`, for parsing and help: &qcow2_create_options_type */
     bool (*create_file)(struct graph *graph, const char *filename, void *options, struct error *err); /* protocol */
     bool (*create_format)(struct graph *graph, struct edge *file, const char *filename, void *options,
                           struct error *err); /* format */

@@ -4,8 +4,8 @@
  * answers from its map; what it does not have is the backing node's; a layer that only renames bytes (raw) is looked
  * through down to the file, which alone knows its holes.
  *
- * What lies behind the end of a short backing node reads as zeroes and counts as decided by that node, because no layer
- * below it is ever asked.
+ * What lies behind the end of a short backing node reads as zeroes and belongs to the layer above it; no layer has it
+ * allocated.
  */
 #include "block/internal.h"
 
@@ -113,12 +113,22 @@ static int layer_status(struct node *node, uint64_t offset, uint64_t length, uin
     return 0;
 }
 
-/* Filters and raw layers over an image are looked through: the image decides. */
-static struct node *deciding_node(struct node *node)
+/* Filters, and raw layers over an image, only rename bytes: the layer below decides. */
+static int look_through(struct node **node, uint64_t *offset, uint64_t *length)
 {
-    while (node->driver->kind == DRIVER_FILTER && node->file)
-        node = node->file->child;
-    return node;
+    while ((*node)->driver->kind != DRIVER_PROTOCOL) {
+        struct extent extent;
+        int result = node_extent(*node, *offset, *length, &extent);
+        if (result < 0)
+            return result;
+        bool renames = extent.kind == EXTENT_DATA && extent.follow && extent.child;
+        if (!renames || extent.child->child->driver->kind == DRIVER_PROTOCOL)
+            return 0;
+        *node = extent.child->child;
+        *offset = extent.child_offset;
+        *length = extent.length;
+    }
+    return 0;
 }
 
 static int chain_status(struct node *node, uint64_t offset, uint64_t length, uint32_t flags,
@@ -126,25 +136,24 @@ static int chain_status(struct node *node, uint64_t offset, uint64_t length, uin
 {
     *status = (struct block_status){.length = length};
     while (true) {
-        node = deciding_node(node);
-        if (offset >= node->size) { /* behind a short backing node */
-            status->length = length;
-            status->zero = true;
-            status->allocated = true;
-            return 0;
+        int result = look_through(&node, &offset, &length);
+        if (result >= 0) {
+            node->in_flight++;
+            result = layer_status(node, offset, length, flags, status);
+            request_leave(node);
         }
-        length = MIN(length, node->size - offset);
-        int result = layer_status(node, offset, length, flags, status);
         if (result <= 0)
             return result;
         length = status->length;
         if (flags & BLOCK_STATUS_TOP_ONLY)
             return 0;
-        if (!node->backing) {
+        struct node *backing = node->backing ? node->backing->child : NULL;
+        if (!backing || offset >= backing->size) {
             status->zero = true;
             return 0;
         }
-        node = node->backing->child;
+        length = MIN(length, backing->size - offset);
+        node = backing;
         status->depth++;
     }
 }
