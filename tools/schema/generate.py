@@ -34,7 +34,7 @@ def outputs(schema):
 
 
 def write_if_changed(path, text):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             if file.read() == text:
