@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/math.h"
 #include "emulator/char/char_private.h"

@@ -195,6 +195,11 @@ void machine_unlock(struct physmap *map)
     (void)result;
 }
 
+void machine_wait(struct physmap *map, pthread_cond_t *condition)
+{
+    pthread_cond_wait(condition, &map->lock);
+}
+
 /* How one access reaches the device: `pieces` accesses of `size` bytes. 0: refused. */
 struct mmio_shape {
     unsigned pieces, size;

@@ -69,6 +69,8 @@ bool physmap_mmio_write(struct physmap *map, uint64_t address, uint64_t value, u
  * interrupts from other threads). */
 void machine_lock(struct physmap *map);
 void machine_unlock(struct physmap *map);
+/* Sleeps on a condition that belongs to a device, giving the machine lock up meanwhile. From vCPU threads. */
+void machine_wait(struct physmap *map, pthread_cond_t *condition);
 
 /* Somebody other than translated code wrote guest RAM. `listener` is set by the translator. Any thread. */
 void physmap_note_write(struct physmap *map, uint64_t address, uint64_t length);
