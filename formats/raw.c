@@ -182,7 +182,7 @@ static void raw_reopen_abort(struct node *node, struct reopen_state *state)
 }
 
 /* A raw image is the file that the protocol makes. */
-static const struct create_ops raw_create_ops = {.options_type = "RawCreateOptions"};
+static const struct create_ops raw_create_ops = {.options_type = &raw_create_options_type};
 
 const struct block_driver raw_driver = {
     .name = "raw",
