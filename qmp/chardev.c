@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/stream.h"
 #include "qmp/schema/address.h"
 
@@ -54,6 +55,7 @@ static bool open_socket(struct chardev *chardev, const struct chardev_socket_opt
     chardev->listener = listener_new(chardev->loop, &address, 1, err);
     if (!chardev->listener || !options->wait)
         return chardev->listener;
+    log_info("chardev '%s': waiting for a client on %s", chardev->id, listener_name(chardev->listener));
     int status = 0;
     chardev->first = listener_accept(chardev->listener, &status);
     return chardev->first || fail_errno(err, status, "waiting for a client on %s", listener_name(chardev->listener));

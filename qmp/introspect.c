@@ -63,9 +63,11 @@ static const char *want(struct builder *builder, const struct schema_type *type,
         type = type->members[0].type;
         is_list = true;
     }
-    struct wanted *known;
-    vec_for_each(known,
-                 &builder->wanted) if (is_same(known->type, type) && known->is_list == is_list) return known->name;
+    for (size_t i = 0; i < builder->wanted.count; i++) {
+        const struct wanted *known = &builder->wanted.items[i];
+        if (is_same(known->type, type) && known->is_list == is_list)
+            return known->name;
+    }
     const char *builtin = builtin_of(type).name;
     char *name = is_list   ? xasprintf("[%s]", want(builder, type, false))
                  : builtin ? xstrdup(builtin)
@@ -194,8 +196,8 @@ struct json *qmp_introspect(const struct qmp_server *server)
         describe_module(&builder, server->modules.items[i]);
     for (size_t i = 0; i < builder.wanted.count; i++) /* grows while we go */
         describe(&builder, builder.wanted.items[i]);
-    struct wanted *wanted;
-    vec_for_each(wanted, &builder.wanted) free(wanted->name);
+    for (size_t i = 0; i < builder.wanted.count; i++)
+        free(builder.wanted.items[i].name);
     vec_free(&builder.wanted);
     return builder.entries;
 }

@@ -28,8 +28,8 @@ void qmp_server_free(struct qmp_server *server)
     server_drop_held_events(server);
     while (!list_empty(&server->monitors))
         monitor_close(monitor_from_link(server->monitors.next));
-    struct chardev **chardev;
-    vec_for_each(chardev, &server->chardevs) chardev_close(*chardev);
+    for (size_t i = 0; i < server->chardevs.count; i++)
+        chardev_close(server->chardevs.items[i]);
     vec_free(&server->chardevs);
     vec_free(&server->modules);
     vec_free(&server->limits);

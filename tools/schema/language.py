@@ -4,6 +4,12 @@
 The language is QAPI as the ecosystem knows it: a sequence of objects written like JSON, with single quotes and with
 comments from '#' to the end of the line. A comment block between two lines '##' is the documentation of the object that
 follows: '@Name: text', then '@member: text' a member; a line that begins with more than one space goes on.
+
+Beyond QAPI, a member may be an object instead of the name of a type:
+
+    '*cluster-size': { 'type': 'size', 'default': 65536, 'min': 512, 'max': 2097152, 'unit': 'bytes' }
+
+and a struct with a base may say 'own-first': true, when its own members are to be written before those of the base.
 This module knows the notation only; what the objects mean is model.py's business.
 """
 import os

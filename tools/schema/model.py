@@ -142,7 +142,7 @@ class Event:
 
 
 KEYS = {  # what an object may have besides its name
-    "enum": {"data", "features"}, "struct": {"data", "base", "features"},
+    "enum": {"data", "features"}, "struct": {"data", "base", "own-first", "features"},
     "union": {"data", "base", "discriminator", "features"}, "alternate": {"data", "features"},
     "command": {"data", "boxed", "returns", "gen", "features", "coroutine", "allow-oob"},
     "event": {"data", "boxed", "features"},
@@ -210,7 +210,9 @@ class Schema:
         elif "union" in item:
             self.fill_union(made, docs, item)
         else:
-            made.members = self.base_members(made, where, docs, item) + self.make_members(where, made.name, docs, item.get("data", {}))
+            inherited = self.base_members(made, where, docs, item)
+            own = self.make_members(where, made.name, docs, item.get("data", {}))
+            made.members = own + inherited if item.get("own-first") else inherited + own
             self.check_members(made)
         unknown = set(docs) - {made.name} - set(made.values) - set(made.branches) - {m.name for m in made.members}
         if unknown:
