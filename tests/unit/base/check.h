@@ -10,4 +10,11 @@
 #include <cmocka.h>
 #undef fail
 
+/* Allocations that must fail do so here as they do without AddressSanitizer. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
 #endif

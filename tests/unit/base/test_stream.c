@@ -3,6 +3,7 @@
  */
 #include "tests/unit/base/loops.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -171,6 +172,14 @@ static void shutdown_wakes_both_sides(void **state)
 
 /* --- descriptors --- */
 
+static int count_open(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 1000; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
 static int fds_main(void *arg)
 {
     struct stream *pair[2];
@@ -187,13 +196,10 @@ static int fds_main(void *arg)
     close(got[1]);
     /* More than we have room for: the rest is closed, so that a stranger cannot fill our table. */
     assert_int_equal(stream_send_fds(pair[0], "x", 1, ends, 2), 0);
-    int probe = dup(0);
-    close(probe);
+    int before = count_open();
     assert_int_equal(stream_recv_fds(pair[1], buffer, sizeof buffer, got, 1, &n), 1);
     assert_int_equal(n, 1);
-    int after = dup(0);
-    assert_int_equal(after, probe + 1); /* one descriptor came to stay */
-    close(after);
+    assert_int_equal(count_open(), before + 1);
     close(got[0]);
     assert_int_equal(stream_send_all(pair[0], "y", 1), 0);
     assert_int_equal(stream_recv_fds(pair[1], buffer, sizeof buffer, got, 1, &n), 1);
