@@ -22,6 +22,7 @@ struct world {
     bool is_pretty;
     unsigned n_calls;
     bool has_quit;
+    struct client *client;
     void (*story)(struct world *world);
 };
 
@@ -474,6 +475,71 @@ static void test_pretty(void **state)
     play_on(LOOP_EPOLL, story_pretty, true);
 }
 
+static void add_chardev(struct world *world, const char *text)
+{
+    auto_error err = {0};
+    auto_chardev_options *options = NULL;
+    assert_true(chardev_options_from_keyval(text, "backend", &options, &err));
+    if (!qmp_server_add_chardev(world->server, options, &err))
+        fail_msg("%s", err.message);
+}
+
+static void connect_later(void *arg)
+{
+    struct world *world = arg;
+    co_sleep_ns(50000000);
+    strcat(world->path, "w");
+    world->client = client_connect(world);
+}
+
+static void story_wait_for_the_first_client(struct world *world)
+{
+    struct co_group group;
+    co_group_init(&group);
+    auto_free char *text = xasprintf("socket,id=w,path=%sw,server=on", world->path);
+    uint64_t begin = loop_now_ns(world->loop);
+    co_spawn(world->loop, &group, connect_later, world);
+    add_chardev(world, text);
+    assert_true(loop_now_ns(world->loop) - begin >= 50000000);
+    co_group_wait(&group);
+    struct monitor_options options = {.chardev = (char *)"w"};
+    assert_true(qmp_server_add_monitor(world->server, &options, NULL));
+    assert_heard(world->client, GREETING); /* the one that was waited for is the first to be served */
+    client_close(world->client);
+    client_close(client_ready(world)); /* and not the last */
+}
+
+static void test_wait_for_the_first_client(void **state)
+{
+    play(story_wait_for_the_first_client);
+}
+
+/* A monitor may also call its client. */
+static void story_monitor_that_connects(struct world *world)
+{
+    strcat(world->path, "c");
+    auto_error err = {0};
+    struct stream_address address = {.kind = SOCKET_UNIX, .path = world->path};
+    struct listener *listener = listener_new(world->loop, &address, 1, &err);
+    assert_non_null(listener);
+    auto_free char *text = xasprintf("socket,id=out,path=%s", world->path);
+    add_chardev(world, text);
+    struct monitor_options options = {.chardev = (char *)"out"};
+    assert_true(qmp_server_add_monitor(world->server, &options, &err));
+    int status;
+    struct client *client = xcalloc(1, sizeof *client);
+    client->input = json_stream_new(1 << 20);
+    client->stream = listener_accept(listener, &status);
+    assert_heard(client, GREETING);
+    client_close(client);
+    listener_close(listener);
+}
+
+static void test_monitor_that_connects(void **state)
+{
+    play(story_monitor_that_connects);
+}
+
 static void story_mistakes_of_setup(struct world *world)
 {
     static const struct {
@@ -523,6 +589,8 @@ int main(void)
         cmocka_unit_test(test_pipelined_requests_and_quit),
         cmocka_unit_test(test_introspection),
         cmocka_unit_test(test_pretty),
+        cmocka_unit_test(test_wait_for_the_first_client),
+        cmocka_unit_test(test_monitor_that_connects),
         cmocka_unit_test(test_mistakes_of_setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
