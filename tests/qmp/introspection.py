@@ -10,7 +10,7 @@ import os
 from qmp import Program, Qmp
 
 OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
-# Members and values that came after the peer's version, or (the last) left since.
+# Members and values that came after the version of the peer that distributions have.
 NEWER = {"discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections"}
 
 
