@@ -24,90 +24,89 @@
 #define CTRL_A 1
 
 static const struct {
-    const struct chardev_ops *ops;
+    const struct char_line_ops *ops;
     const char *name;
 } kinds[] = {
-    [CHARDEV_NULL] = {&chardev_null_ops, "null"}, [CHARDEV_STDIO] = {&chardev_stdio_ops, "stdio"},
-    [CHARDEV_FILE] = {&chardev_file_ops, "file"}, [CHARDEV_SOCKET] = {&chardev_socket_ops, "socket"},
-    [CHARDEV_PTY] = {&chardev_pty_ops, "pty"},
+    [CHAR_LINE_NULL] = {&char_line_null_ops, "null"}, [CHAR_LINE_STDIO] = {&char_line_stdio_ops, "stdio"},
+    [CHAR_LINE_FILE] = {&char_line_file_ops, "file"}, [CHAR_LINE_SOCKET] = {&char_line_socket_ops, "socket"},
+    [CHAR_LINE_PTY] = {&char_line_pty_ops, "pty"},
 };
 
-static void watch_input(struct chardev *chardev);
+static void watch_input(struct char_line *line);
 static void flush_output(void *arg);
 
 /* --- output ------------------------------------------------------------------------------------------------------ */
 
-size_t chardev_write(struct chardev_front *front, const void *data, size_t size)
+size_t char_line_write(struct char_front *front, const void *data, size_t size)
 {
-    struct chardev *chardev = front->chardev;
-    if (!chardev)
+    struct char_line *line = front->line;
+    if (!line)
         return size;
-    pthread_mutex_lock(&chardev->lock);
-    if (!chardev->is_open || chardev->out_fd < 0) {
-        pthread_mutex_unlock(&chardev->lock);
+    pthread_mutex_lock(&line->lock);
+    if (!line->is_open || line->out_fd < 0) {
+        pthread_mutex_unlock(&line->lock);
         return size; /* nobody is there */
     }
-    size_t taken = MIN(size, CHARDEV_OUTPUT_BYTES - chardev->out_count);
+    size_t taken = MIN(size, CHAR_LINE_OUTPUT_BYTES - line->out_count);
     for (size_t i = 0; i < taken; i++)
-        chardev->output[(chardev->out_start + chardev->out_count++) % CHARDEV_OUTPUT_BYTES] =
-            ((const uint8_t *)data)[i];
+        line->output[(line->out_start + line->out_count++) % CHAR_LINE_OUTPUT_BYTES] = ((const uint8_t *)data)[i];
     if (taken < size)
         front->write_refused = true;
-    bool post = chardev->out_count && !chardev->flush_posted;
+    bool post = line->out_count && !line->flush_posted;
     if (post)
-        chardev->flush_posted = true;
-    pthread_mutex_unlock(&chardev->lock);
+        line->flush_posted = true;
+    pthread_mutex_unlock(&line->lock);
     if (post)
-        loop_post(chardev->loop, flush_output, chardev);
+        loop_post(line->loop, flush_output, line);
     return taken;
 }
 
 /* One write of what lies in one piece. Lock held. False: the descriptor takes no more now. */
-static bool write_piece(struct chardev *chardev)
+static bool write_piece(struct char_line *line)
 {
-    size_t piece = MIN(chardev->out_count, CHARDEV_OUTPUT_BYTES - chardev->out_start);
-    ssize_t done = write(chardev->out_fd, chardev->output + chardev->out_start, piece);
+    size_t piece = MIN(line->out_count, CHAR_LINE_OUTPUT_BYTES - line->out_start);
+    ssize_t done = write(line->out_fd, line->output + line->out_start, piece);
     if (done < 0 && errno == EINTR)
         return true;
-    if (done < 0 && errno == EAGAIN && !chardev->drop_when_full)
+    if (done < 0 && errno == EAGAIN && !line->drop_when_full)
         return false;
     if (done < 0)
-        done = (ssize_t)chardev->out_count; /* the other end is gone: its input side will tell */
-    chardev->out_start = (chardev->out_start + (size_t)done) % CHARDEV_OUTPUT_BYTES;
-    chardev->out_count -= (size_t)done;
+        done = (ssize_t)line->out_count; /* the other end is gone: its input side will tell */
+    line->out_start = (line->out_start + (size_t)done) % CHAR_LINE_OUTPUT_BYTES;
+    line->out_count -= (size_t)done;
     return true;
 }
 
 static void output_ready(void *arg, uint32_t events)
 {
-    struct chardev *chardev = arg;
-    loop_unwatch(&chardev->out_watch);
-    chardev->out_watched = false;
-    flush_output(chardev);
+    struct char_line *line = arg;
+    loop_unwatch(&line->out_watch);
+    line->out_watched = false;
+    flush_output(line);
 }
 
 static void flush_output(void *arg)
 {
-    struct chardev *chardev = arg;
-    struct chardev_front *refused[CHARDEV_FRONTS];
+    struct char_line *line = arg;
+    struct char_front *refused[CHAR_FRONTS];
     unsigned refused_count = 0;
     bool more = true;
-    pthread_mutex_lock(&chardev->lock);
-    chardev->flush_posted = false;
-    while (more && chardev->out_count && chardev->out_fd >= 0)
-        more = write_piece(chardev);
-    if (chardev->out_fd < 0)
-        chardev->out_count = 0;
-    if (chardev->out_count && !chardev->out_watched) {
-        chardev->flush_posted = chardev->out_watched = true; /* until output_ready() */
-        loop_watch(chardev->loop, &chardev->out_watch, chardev->out_fd, EPOLLOUT, output_ready, chardev);
+    pthread_mutex_lock(&line->lock);
+    line->flush_posted = false;
+    while (more && line->out_count && line->out_fd >= 0)
+        more = write_piece(line);
+    if (line->out_fd < 0)
+        line->out_count = 0;
+    if (line->out_count && !line->out_watched) {
+        line->flush_posted = line->out_watched = true; /* until output_ready() */
+        loop_watch(line->loop, &line->out_watch, line->out_fd, EPOLLOUT, output_ready, line);
     }
-    for (unsigned i = 0; i < chardev->front_count && chardev->out_count < CHARDEV_OUTPUT_BYTES; i++) {
-        if (chardev->fronts[i]->write_refused)
-            refused[refused_count++] = chardev->fronts[i];
-        chardev->fronts[i]->write_refused = false;
+    for (unsigned i = 0; i < line->front_count && line->out_count < CHAR_LINE_OUTPUT_BYTES; i++) {
+        if (line->fronts[i]->write_refused)
+            refused[refused_count++] = line->fronts[i];
+        line->fronts[i]->write_refused = false;
     }
-    pthread_mutex_unlock(&chardev->lock);
+    pthread_mutex_unlock(&line->lock);
     for (unsigned i = 0; i < refused_count; i++) {
         if (refused[i]->ops->writable)
             refused[i]->ops->writable(refused[i]->owner);
@@ -115,20 +114,20 @@ static void flush_output(void *arg)
 }
 
 /* Before the program ends: what the guest said last must be seen. Gives a stuck reader a second. */
-static void drain_output(struct chardev *chardev)
+static void drain_output(struct char_line *line)
 {
-    pthread_mutex_lock(&chardev->lock);
-    while (chardev->out_count && chardev->out_fd >= 0) {
-        struct pollfd out = {.fd = chardev->out_fd, .events = POLLOUT};
-        if (!write_piece(chardev) && poll(&out, 1, 1000) <= 0)
+    pthread_mutex_lock(&line->lock);
+    while (line->out_count && line->out_fd >= 0) {
+        struct pollfd out = {.fd = line->out_fd, .events = POLLOUT};
+        if (!write_piece(line) && poll(&out, 1, 1000) <= 0)
             break;
     }
-    pthread_mutex_unlock(&chardev->lock);
+    pthread_mutex_unlock(&line->lock);
 }
 
 /* --- input ------------------------------------------------------------------------------------------------------- */
 
-static void deliver(struct chardev_front *front)
+static void deliver(struct char_front *front)
 {
     while (front->input_count) {
         size_t room = front->ops->can_receive ? front->ops->can_receive(front->owner) : 0;
@@ -144,13 +143,13 @@ static void deliver(struct chardev_front *front)
     }
 }
 
-static void notify(struct chardev_front *front, enum chardev_event event)
+static void notify(struct char_front *front, enum char_line_event event)
 {
     if (front->ops->event)
         front->ops->event(front->owner, event);
 }
 
-static void print_help(struct chardev *chardev)
+static void print_help(struct char_line *line)
 {
     static const char help[] = "\r\n"
                                "Ctrl-A H    this help\r\n"
@@ -158,133 +157,133 @@ static void print_help(struct chardev *chardev)
                                "Ctrl-A B    send a break\r\n"
                                "Ctrl-A C    switch between the guest's console and the monitor\r\n"
                                "Ctrl-A Ctrl-A  send Ctrl-A\r\n";
-    chardev_write(chardev->fronts[chardev->focus], help, sizeof help - 1);
+    char_line_write(line->fronts[line->focus], help, sizeof help - 1);
 }
 
-static void switch_focus(struct chardev *chardev)
+static void switch_focus(struct char_line *line)
 {
-    notify(chardev->fronts[chardev->focus], CHARDEV_FOCUS_OUT);
-    chardev->focus = (chardev->focus + 1) % chardev->front_count;
-    notify(chardev->fronts[chardev->focus], CHARDEV_FOCUS_IN);
+    notify(line->fronts[line->focus], CHAR_LINE_FOCUS_OUT);
+    line->focus = (line->focus + 1) % line->front_count;
+    notify(line->fronts[line->focus], CHAR_LINE_FOCUS_IN);
 }
 
-static void escape_key(struct chardev *chardev, uint8_t key)
+static void escape_key(struct char_line *line, uint8_t key)
 {
     switch (key) {
     case 'h':
     case 'H':
-    case '?': print_help(chardev); break;
+    case '?': print_help(line); break;
     case 'x':
     case 'X':
-        if (chardev->quit)
-            chardev->quit(chardev->quit_arg);
+        if (line->quit)
+            line->quit(line->quit_arg);
         break;
     case 'b':
-    case 'B': notify(chardev->fronts[chardev->focus], CHARDEV_BREAK); break;
+    case 'B': notify(line->fronts[line->focus], CHAR_LINE_BREAK); break;
     case 'c':
-    case 'C': switch_focus(chardev); break;
+    case 'C': switch_focus(line); break;
     default: break;
     }
 }
 
-static void type_ahead(struct chardev *chardev, uint8_t byte)
+static void type_ahead(struct char_line *line, uint8_t byte)
 {
-    struct chardev_front *front = chardev->fronts[chardev->focus];
-    if (front->input_count == CHARDEV_INPUT_BYTES)
+    struct char_front *front = line->fronts[line->focus];
+    if (front->input_count == CHAR_LINE_INPUT_BYTES)
         deliver(front);
-    if (front->input_count < CHARDEV_INPUT_BYTES)
+    if (front->input_count < CHAR_LINE_INPUT_BYTES)
         front->input[front->input_count++] = byte;
 }
 
-static void take_input(struct chardev *chardev, const uint8_t *data, size_t size)
+static void take_input(struct char_line *line, const uint8_t *data, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
-        bool was_escape = chardev->escape;
-        chardev->escape = chardev->mux && !was_escape && data[i] == CTRL_A;
-        if (chardev->escape)
+        bool was_escape = line->escape;
+        line->escape = line->mux && !was_escape && data[i] == CTRL_A;
+        if (line->escape)
             continue;
         if (was_escape && data[i] != CTRL_A)
-            escape_key(chardev, data[i]);
+            escape_key(line, data[i]);
         else
-            type_ahead(chardev, data[i]);
+            type_ahead(line, data[i]);
     }
-    deliver(chardev->fronts[chardev->focus]);
+    deliver(line->fronts[line->focus]);
 }
 
-static size_t input_room(const struct chardev *chardev)
+static size_t input_room(const struct char_line *line)
 {
-    if (!chardev->front_count)
+    if (!line->front_count)
         return 0;
-    return chardev->mux ? CHARDEV_INPUT_BYTES : CHARDEV_INPUT_BYTES - chardev->fronts[0]->input_count;
+    return line->mux ? CHAR_LINE_INPUT_BYTES : CHAR_LINE_INPUT_BYTES - line->fronts[0]->input_count;
 }
 
-static void unwatch_input(struct chardev *chardev)
+static void unwatch_input(struct char_line *line)
 {
-    if (chardev->in_watched)
-        loop_unwatch(&chardev->in_watch);
-    chardev->in_watched = false;
+    if (line->in_watched)
+        loop_unwatch(&line->in_watch);
+    line->in_watched = false;
 }
 
 static void input_ready(void *arg, uint32_t events)
 {
-    struct chardev *chardev = arg;
-    uint8_t data[CHARDEV_INPUT_BYTES];
-    size_t room = input_room(chardev);
+    struct char_line *line = arg;
+    uint8_t data[CHAR_LINE_INPUT_BYTES];
+    size_t room = input_room(line);
     if (!room) {
-        unwatch_input(chardev);
+        unwatch_input(line);
         return;
     }
-    ssize_t count = read(chardev->in_fd, data, room);
+    ssize_t count = read(line->in_fd, data, room);
     if (count > 0) {
-        take_input(chardev, data, (size_t)count);
-        watch_input(chardev);
+        take_input(line, data, (size_t)count);
+        watch_input(line);
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
-        unwatch_input(chardev);
-        if (chardev->ops->ended)
-            chardev->ops->ended(chardev);
+        unwatch_input(line);
+        if (line->ops->ended)
+            line->ops->ended(line);
         else
-            chardev->in_fd = -1;
+            line->in_fd = -1;
     }
 }
 
 /* Keeps reading as long as somebody has room for what comes. */
-static void watch_input(struct chardev *chardev)
+static void watch_input(struct char_line *line)
 {
-    if (chardev->in_fd < 0 || !input_room(chardev)) {
-        unwatch_input(chardev);
-    } else if (!chardev->in_watched) {
-        chardev->in_watched = true;
-        loop_watch(chardev->loop, &chardev->in_watch, chardev->in_fd, EPOLLIN, input_ready, chardev);
+    if (line->in_fd < 0 || !input_room(line)) {
+        unwatch_input(line);
+    } else if (!line->in_watched) {
+        line->in_watched = true;
+        loop_watch(line->loop, &line->in_watch, line->in_fd, EPOLLIN, input_ready, line);
     }
 }
 
 static void accept_input(void *arg)
 {
-    struct chardev *chardev = arg;
-    pthread_mutex_lock(&chardev->lock);
-    chardev->accept_posted = false;
-    pthread_mutex_unlock(&chardev->lock);
-    for (unsigned i = 0; i < chardev->front_count; i++)
-        deliver(chardev->fronts[i]);
-    watch_input(chardev);
+    struct char_line *line = arg;
+    pthread_mutex_lock(&line->lock);
+    line->accept_posted = false;
+    pthread_mutex_unlock(&line->lock);
+    for (unsigned i = 0; i < line->front_count; i++)
+        deliver(line->fronts[i]);
+    watch_input(line);
 }
 
-void chardev_accept_input(struct chardev_front *front)
+void char_line_accept_input(struct char_front *front)
 {
-    struct chardev *chardev = front->chardev;
-    if (!chardev)
+    struct char_line *line = front->line;
+    if (!line)
         return;
-    pthread_mutex_lock(&chardev->lock);
-    bool post = !chardev->accept_posted;
-    chardev->accept_posted = true;
-    pthread_mutex_unlock(&chardev->lock);
+    pthread_mutex_lock(&line->lock);
+    bool post = !line->accept_posted;
+    line->accept_posted = true;
+    pthread_mutex_unlock(&line->lock);
     if (post)
-        loop_post(chardev->loop, accept_input, chardev);
+        loop_post(line->loop, accept_input, line);
 }
 
 /* --- connections ------------------------------------------------------------------------------------------------- */
 
-bool chardev_set_nonblocking(int fd, struct error *err)
+bool char_line_set_nonblocking(int fd, struct error *err)
 {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
@@ -292,135 +291,135 @@ bool chardev_set_nonblocking(int fd, struct error *err)
     return true;
 }
 
-void chardev_connected(struct chardev *chardev, int in_fd, int out_fd)
+void char_line_connected(struct char_line *line, int in_fd, int out_fd)
 {
-    pthread_mutex_lock(&chardev->lock);
-    chardev->in_fd = in_fd;
-    chardev->out_fd = out_fd;
-    chardev->is_open = true;
-    pthread_mutex_unlock(&chardev->lock);
-    for (unsigned i = 0; i < chardev->front_count; i++)
-        notify(chardev->fronts[i], CHARDEV_OPENED);
-    watch_input(chardev);
+    pthread_mutex_lock(&line->lock);
+    line->in_fd = in_fd;
+    line->out_fd = out_fd;
+    line->is_open = true;
+    pthread_mutex_unlock(&line->lock);
+    for (unsigned i = 0; i < line->front_count; i++)
+        notify(line->fronts[i], CHAR_LINE_OPENED);
+    watch_input(line);
 }
 
-void chardev_disconnected(struct chardev *chardev)
+void char_line_disconnected(struct char_line *line)
 {
-    bool was_open = chardev->is_open;
-    unwatch_input(chardev);
-    pthread_mutex_lock(&chardev->lock);
-    if (chardev->out_watched) {
-        loop_unwatch(&chardev->out_watch);
-        chardev->out_watched = chardev->flush_posted = false;
+    bool was_open = line->is_open;
+    unwatch_input(line);
+    pthread_mutex_lock(&line->lock);
+    if (line->out_watched) {
+        loop_unwatch(&line->out_watch);
+        line->out_watched = line->flush_posted = false;
     }
-    if (!chardev->keep_fds) {
-        if (chardev->in_fd >= 0)
-            close(chardev->in_fd);
-        if (chardev->out_fd >= 0 && chardev->out_fd != chardev->in_fd)
-            close(chardev->out_fd);
+    if (!line->keep_fds) {
+        if (line->in_fd >= 0)
+            close(line->in_fd);
+        if (line->out_fd >= 0 && line->out_fd != line->in_fd)
+            close(line->out_fd);
     }
-    chardev->in_fd = chardev->out_fd = -1;
-    chardev->out_count = 0;
-    chardev->is_open = false;
-    pthread_mutex_unlock(&chardev->lock);
-    for (unsigned i = 0; was_open && i < chardev->front_count; i++)
-        notify(chardev->fronts[i], CHARDEV_CLOSED);
+    line->in_fd = line->out_fd = -1;
+    line->out_count = 0;
+    line->is_open = false;
+    pthread_mutex_unlock(&line->lock);
+    for (unsigned i = 0; was_open && i < line->front_count; i++)
+        notify(line->fronts[i], CHAR_LINE_CLOSED);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-struct chardev *chardev_new(struct loop *loop, const struct chardev_options *options, struct error *err)
+struct char_line *char_line_new(struct loop *loop, const struct char_line_options *options, struct error *err)
 {
-    struct chardev *chardev = new (struct chardev);
-    chardev->loop = loop;
-    chardev->id = xstrdup(options->id);
-    chardev->description = xstrdup(kinds[options->kind].name);
-    chardev->mux = options->mux;
-    chardev->in_fd = chardev->out_fd = -1;
-    chardev->ops = kinds[options->kind].ops;
-    pthread_mutex_init(&chardev->lock, NULL);
-    if (!chardev->ops->open(chardev, options, err)) {
+    struct char_line *line = new (struct char_line);
+    line->loop = loop;
+    line->id = xstrdup(options->id);
+    line->description = xstrdup(kinds[options->kind].name);
+    line->mux = options->mux;
+    line->in_fd = line->out_fd = -1;
+    line->ops = kinds[options->kind].ops;
+    pthread_mutex_init(&line->lock, NULL);
+    if (!line->ops->open(line, options, err)) {
         fail_prefix(err, "chardev '%s': ", options->id);
-        chardev_free(chardev);
+        char_line_free(line);
         return NULL;
     }
-    return chardev;
+    return line;
 }
 
-void chardev_free(struct chardev *chardev)
+void char_line_free(struct char_line *line)
 {
-    if (!chardev)
+    if (!line)
         return;
-    while (chardev->front_count)
-        chardev_detach(chardev->fronts[0]);
-    drain_output(chardev);
-    chardev_disconnected(chardev);
-    if (chardev->ops->close)
-        chardev->ops->close(chardev);
-    pthread_mutex_destroy(&chardev->lock);
-    free(chardev->id);
-    free(chardev->description);
-    free(chardev);
+    while (line->front_count)
+        char_line_detach(line->fronts[0]);
+    drain_output(line);
+    char_line_disconnected(line);
+    if (line->ops->close)
+        line->ops->close(line);
+    pthread_mutex_destroy(&line->lock);
+    free(line->id);
+    free(line->description);
+    free(line);
 }
 
-const char *chardev_id(const struct chardev *chardev)
+const char *char_line_id(const struct char_line *line)
 {
-    return chardev->id;
+    return line->id;
 }
 
-const char *chardev_description(const struct chardev *chardev)
+const char *char_line_description(const struct char_line *line)
 {
-    return chardev->description;
+    return line->description;
 }
 
-bool chardev_is_mux(const struct chardev *chardev)
+bool char_line_is_mux(const struct char_line *line)
 {
-    return chardev->mux;
+    return line->mux;
 }
 
-bool chardev_is_open(const struct chardev *chardev)
+bool char_line_is_open(const struct char_line *line)
 {
-    return chardev->is_open;
+    return line->is_open;
 }
 
-void chardev_set_quit(struct chardev *chardev, void (*quit)(void *arg), void *arg)
+void char_line_set_quit(struct char_line *line, void (*quit)(void *arg), void *arg)
 {
-    chardev->quit = quit;
-    chardev->quit_arg = arg;
+    line->quit = quit;
+    line->quit_arg = arg;
 }
 
-bool chardev_attach(struct chardev *chardev, struct chardev_front *front, struct error *err)
+bool char_line_attach(struct char_line *line, struct char_front *front, struct error *err)
 {
-    unsigned limit = chardev->mux ? CHARDEV_FRONTS : 1;
-    if (chardev->front_count == limit)
-        return fail(err, EBUSY, "chardev '%s' is in use%s", chardev->id,
-                    chardev->mux ? "" : "; with mux=on it can serve several users");
-    pthread_mutex_lock(&chardev->lock);
-    front->chardev = chardev;
+    unsigned limit = line->mux ? CHAR_FRONTS : 1;
+    if (line->front_count == limit)
+        return fail(err, EBUSY, "chardev '%s' is in use%s", line->id,
+                    line->mux ? "" : "; with mux=on it can serve several users");
+    pthread_mutex_lock(&line->lock);
+    front->line = line;
     front->write_refused = false;
     front->input_count = 0;
-    chardev->fronts[chardev->front_count++] = front;
-    pthread_mutex_unlock(&chardev->lock);
-    if (chardev->is_open)
-        notify(front, CHARDEV_OPENED);
-    watch_input(chardev);
+    line->fronts[line->front_count++] = front;
+    pthread_mutex_unlock(&line->lock);
+    if (line->is_open)
+        notify(front, CHAR_LINE_OPENED);
+    watch_input(line);
     return true;
 }
 
-void chardev_detach(struct chardev_front *front)
+void char_line_detach(struct char_front *front)
 {
-    struct chardev *chardev = front->chardev;
-    if (!chardev)
+    struct char_line *line = front->line;
+    if (!line)
         return;
-    pthread_mutex_lock(&chardev->lock);
-    for (unsigned i = 0; i < chardev->front_count; i++) {
-        if (chardev->fronts[i] != front)
+    pthread_mutex_lock(&line->lock);
+    for (unsigned i = 0; i < line->front_count; i++) {
+        if (line->fronts[i] != front)
             continue;
-        memmove(&chardev->fronts[i], &chardev->fronts[i + 1], (chardev->front_count - i - 1) * sizeof(void *));
-        chardev->front_count--;
+        memmove(&line->fronts[i], &line->fronts[i + 1], (line->front_count - i - 1) * sizeof(void *));
+        line->front_count--;
     }
-    chardev->focus = 0;
-    front->chardev = NULL;
-    pthread_mutex_unlock(&chardev->lock);
-    watch_input(chardev);
+    line->focus = 0;
+    front->line = NULL;
+    pthread_mutex_unlock(&line->lock);
+    watch_input(line);
 }

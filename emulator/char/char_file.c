@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "emulator/char/char_private.h"
 
-static bool file_open(struct chardev *chardev, const struct chardev_options *options, struct error *err)
+static bool file_open(struct char_line *line, const struct char_line_options *options, struct error *err)
 {
     if (!options->path)
         return fail(err, EINVAL, "a file needs path=FILE");
@@ -17,17 +17,17 @@ static bool file_open(struct chardev *chardev, const struct chardev_options *opt
     int fd = open(options->path, flags, 0666);
     if (fd < 0)
         return fail_errno(err, errno, "cannot open '%s'", options->path);
-    free(chardev->description);
-    chardev->description = xasprintf("file:%s", options->path);
-    chardev_connected(chardev, -1, fd);
+    free(line->description);
+    line->description = xasprintf("file:%s", options->path);
+    char_line_connected(line, -1, fd);
     return true;
 }
 
-const struct chardev_ops chardev_file_ops = {.open = file_open};
+const struct char_line_ops char_line_file_ops = {.open = file_open};
 
 /* The slave end stays open here as well: without it the master would report a hang-up again and again while nobody is
  * connected. Output that nobody reads is dropped. */
-static bool pty_open(struct chardev *chardev, const struct chardev_options *options, struct error *err)
+static bool pty_open(struct char_line *line, const struct char_line_options *options, struct error *err)
 {
     char name[128];
     auto_close int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -39,25 +39,25 @@ static bool pty_open(struct chardev *chardev, const struct chardev_options *opti
         return fail_errno(err, errno, "cannot open '%s'", name);
     cfmakeraw(&raw);
     tcsetattr(slave, TCSANOW, &raw);
-    if (!chardev_set_nonblocking(master, err))
+    if (!char_line_set_nonblocking(master, err))
         return false;
-    free(chardev->description);
-    chardev->description = xasprintf("pty:%s", name);
-    chardev->drop_when_full = true;
-    printf("char device redirected to %s (label %s)\n", name, chardev->id);
+    free(line->description);
+    line->description = xasprintf("pty:%s", name);
+    line->drop_when_full = true;
+    printf("char device redirected to %s (label %s)\n", name, line->id);
     fflush(stdout);
     int fd = TAKE_FD(master);
-    chardev->kind = xmemdup(&slave, sizeof slave);
+    line->kind = xmemdup(&slave, sizeof slave);
     (void)TAKE_FD(slave);
-    chardev_connected(chardev, fd, fd);
+    char_line_connected(line, fd, fd);
     return true;
 }
 
-static void pty_close(struct chardev *chardev)
+static void pty_close(struct char_line *line)
 {
-    if (chardev->kind)
-        close(*(int *)chardev->kind);
-    free(chardev->kind);
+    if (line->kind)
+        close(*(int *)line->kind);
+    free(line->kind);
 }
 
-const struct chardev_ops chardev_pty_ops = {.open = pty_open, .close = pty_close};
+const struct char_line_ops char_line_pty_ops = {.open = pty_open, .close = pty_close};

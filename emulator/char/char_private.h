@@ -8,17 +8,17 @@
 #include "base/loop.h"
 #include "emulator/char/char.h"
 
-#define CHARDEV_OUTPUT_BYTES 65536u
-#define CHARDEV_FRONTS 4u
+#define CHAR_LINE_OUTPUT_BYTES 65536u
+#define CHAR_FRONTS 4u
 
-struct chardev_ops {
-    bool (*open)(struct chardev *chardev, const struct chardev_options *options, struct error *err);
-    void (*ended)(struct chardev *chardev); /* input ended or the peer is gone; NULL: nothing more will come */
-    void (*close)(struct chardev *chardev); /* may be NULL; descriptors are closed by the core */
+struct char_line_ops {
+    bool (*open)(struct char_line *line, const struct char_line_options *options, struct error *err);
+    void (*ended)(struct char_line *line); /* input ended or the peer is gone; NULL: nothing more will come */
+    void (*close)(struct char_line *line); /* may be NULL; descriptors are closed by the core */
 };
 
-struct chardev {
-    const struct chardev_ops *ops;
+struct char_line {
+    const struct char_line_ops *ops;
     struct loop *loop;
     char *id, *description;
     bool mux;
@@ -34,24 +34,24 @@ struct chardev {
 
     /* Output: a ring that any thread fills and the loop's thread empties. */
     pthread_mutex_t lock;
-    uint8_t output[CHARDEV_OUTPUT_BYTES];
+    uint8_t output[CHAR_LINE_OUTPUT_BYTES];
     size_t out_start, out_count;
     bool flush_posted, accept_posted;
 
     /* Loop's thread. */
-    struct chardev_front *fronts[CHARDEV_FRONTS];
+    struct char_front *fronts[CHAR_FRONTS];
     unsigned front_count, focus;
     bool escape; /* Ctrl-A was typed */
     void (*quit)(void *arg);
     void *quit_arg;
 };
 
-extern const struct chardev_ops chardev_null_ops, chardev_stdio_ops, chardev_file_ops, chardev_socket_ops,
-    chardev_pty_ops;
+extern const struct char_line_ops char_line_null_ops, char_line_stdio_ops, char_line_file_ops, char_line_socket_ops,
+    char_line_pty_ops;
 
 /* For kinds: these descriptors are the connection now (the core watches them), or there is none any more. */
-void chardev_connected(struct chardev *chardev, int in_fd, int out_fd);
-void chardev_disconnected(struct chardev *chardev); /* closes unless keep_fds */
-bool chardev_set_nonblocking(int fd, struct error *err);
+void char_line_connected(struct char_line *line, int in_fd, int out_fd);
+void char_line_disconnected(struct char_line *line); /* closes unless keep_fds */
+bool char_line_set_nonblocking(int fd, struct error *err);
 
 #endif

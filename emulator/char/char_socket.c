@@ -24,7 +24,7 @@ struct socket_state {
     bool watched;
 };
 
-static int unix_socket(const struct chardev_options *options, struct error *err)
+static int unix_socket(const struct char_line_options *options, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(options->path) >= sizeof address.sun_path)
@@ -43,7 +43,7 @@ static int unix_socket(const struct chardev_options *options, struct error *err)
     return TAKE_FD(fd);
 }
 
-static int tcp_socket(const struct chardev_options *options, struct error *err)
+static int tcp_socket(const struct char_line_options *options, struct error *err)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = options->server ? AI_PASSIVE : 0}, *list = NULL;
     const char *host = options->host && *options->host ? options->host : NULL;
@@ -70,12 +70,12 @@ static int tcp_socket(const struct chardev_options *options, struct error *err)
     return fd;
 }
 
-static void start_connection(struct chardev *chardev, int fd)
+static void start_connection(struct char_line *line, int fd)
 {
     int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* unix sockets refuse: fine */
-    chardev_set_nonblocking(fd, NULL);
-    chardev_connected(chardev, fd, fd);
+    char_line_set_nonblocking(fd, NULL);
+    char_line_connected(line, fd, fd);
 }
 
 static void stop_listening(struct socket_state *state)
@@ -87,76 +87,76 @@ static void stop_listening(struct socket_state *state)
 
 static void client_waits(void *arg, uint32_t events)
 {
-    struct chardev *chardev = arg;
-    struct socket_state *state = chardev->kind;
+    struct char_line *line = arg;
+    struct socket_state *state = line->kind;
     int fd = accept4(state->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;
     stop_listening(state);
-    start_connection(chardev, fd);
+    start_connection(line, fd);
 }
 
-static void start_listening(struct chardev *chardev)
+static void start_listening(struct char_line *line)
 {
-    struct socket_state *state = chardev->kind;
+    struct socket_state *state = line->kind;
     if (!state->watched)
-        loop_watch(chardev->loop, &state->watch, state->listen_fd, EPOLLIN, client_waits, chardev);
+        loop_watch(line->loop, &state->watch, state->listen_fd, EPOLLIN, client_waits, line);
     state->watched = true;
 }
 
-static void socket_ended(struct chardev *chardev)
+static void socket_ended(struct char_line *line)
 {
-    struct socket_state *state = chardev->kind;
-    chardev_disconnected(chardev);
+    struct socket_state *state = line->kind;
+    char_line_disconnected(line);
     if (state->listen_fd >= 0)
-        start_listening(chardev);
+        start_listening(line);
 }
 
-static bool serve(struct chardev *chardev, const struct chardev_options *options, int fd, struct error *err)
+static bool serve(struct char_line *line, const struct char_line_options *options, int fd, struct error *err)
 {
-    struct socket_state *state = chardev->kind;
+    struct socket_state *state = line->kind;
     state->listen_fd = fd;
     if (options->path)
         state->unlink_path = xstrdup(options->path);
     if (listen(fd, 1) < 0)
         return fail_errno(err, errno, "cannot listen");
     if (!options->wait) {
-        chardev_set_nonblocking(fd, NULL);
-        start_listening(chardev);
+        char_line_set_nonblocking(fd, NULL);
+        start_listening(line);
         return true;
     }
-    log_info("chardev '%s': waiting for a client on %s", options->id, chardev->description);
+    log_info("chardev '%s': waiting for a client on %s", options->id, line->description);
     int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
     if (client < 0)
         return fail_errno(err, errno, "cannot accept a client");
-    chardev_set_nonblocking(fd, NULL);
-    start_connection(chardev, client);
+    char_line_set_nonblocking(fd, NULL);
+    start_connection(line, client);
     return true;
 }
 
-static bool socket_open(struct chardev *chardev, const struct chardev_options *options, struct error *err)
+static bool socket_open(struct char_line *line, const struct char_line_options *options, struct error *err)
 {
-    struct socket_state *state = chardev->kind = new (struct socket_state);
+    struct socket_state *state = line->kind = new (struct socket_state);
     state->listen_fd = -1;
     if (!options->path == !options->port)
         return fail(err, EINVAL, "a socket needs either path=PATH or host=HOST,port=PORT");
-    free(chardev->description);
+    free(line->description);
     const char *suffix = options->server ? ",server=on" : "";
-    chardev->description = options->path
-                               ? xasprintf("unix:%s%s", options->path, suffix)
-                               : xasprintf("tcp:%s:%s%s", options->host ? options->host : "", options->port, suffix);
+    line->description = options->path
+                            ? xasprintf("unix:%s%s", options->path, suffix)
+                            : xasprintf("tcp:%s:%s%s", options->host ? options->host : "", options->port, suffix);
     int fd = options->path ? unix_socket(options, err) : tcp_socket(options, err);
     if (fd < 0)
         return false;
     if (options->server)
-        return serve(chardev, options, fd, err);
-    start_connection(chardev, fd);
+        return serve(line, options, fd, err);
+    start_connection(line, fd);
     return true;
 }
 
-static void socket_close(struct chardev *chardev)
+static void socket_close(struct char_line *line)
 {
-    struct socket_state *state = chardev->kind;
+    struct socket_state *state = line->kind;
     stop_listening(state);
     if (state->listen_fd >= 0)
         close(state->listen_fd);
@@ -166,4 +166,4 @@ static void socket_close(struct chardev *chardev)
     free(state);
 }
 
-const struct chardev_ops chardev_socket_ops = {.open = socket_open, .ended = socket_ended, .close = socket_close};
+const struct char_line_ops char_line_socket_ops = {.open = socket_open, .ended = socket_ended, .close = socket_close};

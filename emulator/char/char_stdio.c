@@ -14,10 +14,10 @@ struct stdio_state {
     int in_flags, out_flags;
 };
 
-static bool stdio_open(struct chardev *chardev, const struct chardev_options *options, struct error *err)
+static bool stdio_open(struct char_line *line, const struct char_line_options *options, struct error *err)
 {
-    struct stdio_state *state = chardev->kind = new (struct stdio_state);
-    chardev->keep_fds = true;
+    struct stdio_state *state = line->kind = new (struct stdio_state);
+    line->keep_fds = true;
     state->in_flags = fcntl(STDIN_FILENO, F_GETFL);
     state->out_flags = fcntl(STDOUT_FILENO, F_GETFL);
     state->have_terminal = tcgetattr(STDIN_FILENO, &state->terminal) == 0;
@@ -31,15 +31,15 @@ static bool stdio_open(struct chardev *chardev, const struct chardev_options *op
         raw.c_cc[VTIME] = 0;
         tcsetattr(STDIN_FILENO, TCSANOW, &raw);
     }
-    bool have_input = state->in_flags >= 0 && chardev_set_nonblocking(STDIN_FILENO, NULL);
-    bool have_output = state->out_flags >= 0 && chardev_set_nonblocking(STDOUT_FILENO, NULL);
-    chardev_connected(chardev, have_input ? STDIN_FILENO : -1, have_output ? STDOUT_FILENO : -1);
+    bool have_input = state->in_flags >= 0 && char_line_set_nonblocking(STDIN_FILENO, NULL);
+    bool have_output = state->out_flags >= 0 && char_line_set_nonblocking(STDOUT_FILENO, NULL);
+    char_line_connected(line, have_input ? STDIN_FILENO : -1, have_output ? STDOUT_FILENO : -1);
     return true;
 }
 
-static void stdio_close(struct chardev *chardev)
+static void stdio_close(struct char_line *line)
 {
-    struct stdio_state *state = chardev->kind;
+    struct stdio_state *state = line->kind;
     if (state->have_terminal)
         tcsetattr(STDIN_FILENO, TCSANOW, &state->terminal);
     if (state->in_flags >= 0)
@@ -49,12 +49,12 @@ static void stdio_close(struct chardev *chardev)
     free(state);
 }
 
-const struct chardev_ops chardev_stdio_ops = {.open = stdio_open, .close = stdio_close};
+const struct char_line_ops char_line_stdio_ops = {.open = stdio_open, .close = stdio_close};
 
-static bool null_open(struct chardev *chardev, const struct chardev_options *options, struct error *err)
+static bool null_open(struct char_line *line, const struct char_line_options *options, struct error *err)
 {
-    chardev_connected(chardev, -1, -1);
+    char_line_connected(line, -1, -1);
     return true;
 }
 
-const struct chardev_ops chardev_null_ops = {.open = null_open};
+const struct char_line_ops char_line_null_ops = {.open = null_open};

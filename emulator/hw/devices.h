@@ -22,7 +22,7 @@ struct irq_input plic_input(struct device *plic, unsigned source);
 
 /* uart16550.c */
 struct device *uart16550_create(struct hw *hw, uint64_t base, struct irq_input irq, struct error *err);
-bool uart16550_connect(struct device *uart, struct chardev *chardev, struct error *err);
+bool uart16550_connect(struct device *uart, struct char_line *line, struct error *err);
 
 /* goldfish_rtc.c */
 struct device *goldfish_rtc_create(struct hw *hw, uint64_t base, struct irq_input irq, struct error *err);

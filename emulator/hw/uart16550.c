@@ -36,7 +36,7 @@ struct uart {
     struct device device;
     uint64_t base;
     struct irq_input irq;
-    struct chardev_front front;
+    struct char_front front;
     struct fifo rx, tx;
     uint8_t ier, fcr, lcr, mcr, lsr_errors, msr, scr, dll, dlm;
     bool thre_pending; /* "transmitter empty" has not been acknowledged */
@@ -104,7 +104,7 @@ static void receive_byte(struct uart *uart, uint8_t byte)
 static void send_waiting(struct uart *uart)
 {
     while (uart->tx.count) {
-        if (chardev_write(&uart->front, &uart->tx.bytes[uart->tx.start], 1) == 0)
+        if (char_line_write(&uart->front, &uart->tx.bytes[uart->tx.start], 1) == 0)
             return; /* `writable` calls us again */
         fifo_get(&uart->tx);
     }
@@ -152,7 +152,7 @@ static uint8_t read_rbr(struct uart *uart)
 {
     uint8_t byte = uart->rx.count ? fifo_get(&uart->rx) : 0;
     if (uart->rx.count < fifo_limit(uart))
-        chardev_accept_input(&uart->front);
+        char_line_accept_input(&uart->front);
     update_irq(uart);
     return byte;
 }
@@ -193,7 +193,7 @@ static void write_fcr(struct uart *uart, uint8_t value)
 {
     if (value & FCR_CLEAR_RX || (value ^ uart->fcr) & FCR_ENABLE) {
         uart->rx.count = 0;
-        chardev_accept_input(&uart->front);
+        char_line_accept_input(&uart->front);
     }
     if (value & FCR_CLEAR_TX || (value ^ uart->fcr) & FCR_ENABLE) {
         uart->tx.count = 0;
@@ -271,10 +271,10 @@ static void uart_writable(void *owner)
     machine_unlock(uart->device.hw->memory);
 }
 
-static void uart_event(void *owner, enum chardev_event event)
+static void uart_event(void *owner, enum char_line_event event)
 {
     struct uart *uart = owner;
-    if (event != CHARDEV_BREAK)
+    if (event != CHAR_LINE_BREAK)
         return;
     machine_lock(uart->device.hw->memory);
     receive_byte(uart, 0);
@@ -283,7 +283,7 @@ static void uart_event(void *owner, enum chardev_event event)
     machine_unlock(uart->device.hw->memory);
 }
 
-static const struct chardev_front_ops uart_front_ops = {uart_can_receive, uart_receive, uart_writable, uart_event};
+static const struct char_front_ops uart_front_ops = {uart_can_receive, uart_receive, uart_writable, uart_event};
 
 /* --- life
  * -------------------------------------------------------------------------------------------------------------- */
@@ -298,13 +298,13 @@ static void uart_reset(struct device *device)
     uart->rx.count = uart->tx.count = 0;
     uart->thre_pending = false;
     update_irq(uart);
-    chardev_accept_input(&uart->front);
+    char_line_accept_input(&uart->front);
 }
 
 static void uart_destroy(struct device *device)
 {
     struct uart *uart = (struct uart *)device;
-    chardev_detach(&uart->front);
+    char_line_detach(&uart->front);
     device_finish(device);
     free(uart);
 }
@@ -323,10 +323,10 @@ static void uart_describe(struct device *device, struct device_tree *tree)
     tree_string(tree, "/chosen", "stdout-path", path);
 }
 
-bool uart16550_connect(struct device *device, struct chardev *chardev, struct error *err)
+bool uart16550_connect(struct device *device, struct char_line *line, struct error *err)
 {
     struct uart *uart = (struct uart *)device;
-    return chardev_attach(chardev, &uart->front, err);
+    return char_line_attach(line, &uart->front, err);
 }
 
 static const struct mmio_ops uart_registers = {uart_read, uart_write, 1, 1};

@@ -20,7 +20,7 @@ enum { CONFIG_BYTES = 12, CONFIG_EMERGENCY_WRITE = 8 };
 
 struct virtio_console {
     struct virtio_device device;
-    struct chardev_front front;
+    struct char_front front;
     struct virtqueue_element rx, tx;
     bool rx_held, tx_held;
     uint64_t tx_done; /* bytes of tx that are written */
@@ -54,7 +54,7 @@ static void transmit(struct virtio_console *console)
         while (console->tx_done < tx->out_bytes) {
             uint8_t data[1024];
             size_t size = iov_to_buffer(tx->iov, (int)tx->out_count, console->tx_done, data, sizeof data);
-            size_t taken = chardev_write(&console->front, data, size);
+            size_t taken = char_line_write(&console->front, data, size);
             console->tx_done += taken;
             if (taken < size)
                 return; /* `writable` goes on */
@@ -72,7 +72,7 @@ static void console_notify(struct virtio_device *device, unsigned queue)
     if (queue == QUEUE_FROM_GUEST)
         transmit(console);
     else
-        chardev_accept_input(&console->front);
+        char_line_accept_input(&console->front);
 }
 
 static void console_stop(struct virtio_device *device, bool on_cpu)
@@ -91,7 +91,7 @@ static void console_write_config(struct virtio_device *device, unsigned offset, 
 {
     struct virtio_console *console = (struct virtio_console *)device;
     if (offset == CONFIG_EMERGENCY_WRITE)
-        chardev_write(&console->front, data, 1);
+        char_line_write(&console->front, data, 1);
 }
 
 /* --- the chardev's side, on the main loop
@@ -129,12 +129,12 @@ static void console_writable(void *owner)
     machine_unlock(console->device.hw->memory);
 }
 
-static const struct chardev_front_ops front_ops = {console_can_receive, console_receive, console_writable};
+static const struct char_front_ops front_ops = {console_can_receive, console_receive, console_writable};
 
 static void console_destroy(struct virtio_device *device)
 {
     struct virtio_console *console = (struct virtio_console *)device;
-    chardev_detach(&console->front);
+    char_line_detach(&console->front);
     virtqueue_element_release(&console->rx);
     virtqueue_element_release(&console->tx);
     virtio_device_finish(device);
@@ -153,12 +153,12 @@ static const struct virtio_device_ops console_ops = {
     .destroy = console_destroy,
 };
 
-bool virtio_console_connect(struct virtio_device *device, struct chardev *chardev, struct error *err)
+bool virtio_console_connect(struct virtio_device *device, struct char_line *line, struct error *err)
 {
     struct virtio_console *console = (struct virtio_console *)device;
-    if (console->front.chardev)
+    if (console->front.line)
         return fail(err, EBUSY, "the console has its chardev already; more than one port is not supported");
-    return chardev_attach(chardev, &console->front, err);
+    return char_line_attach(line, &console->front, err);
 }
 
 struct virtio_device *virtio_console_create(struct hw *hw, const char *id, struct error *err)

@@ -101,7 +101,7 @@ bool virtio_mmio_is_free(const struct device *slot);
  */
 struct disk;
 struct vhost_backend;
-struct chardev;
+struct char_line;
 
 struct virtio_blk_options {
     const char *id, *serial;
@@ -110,7 +110,7 @@ struct virtio_blk_options {
 };
 struct virtio_device *virtio_rng_create(struct hw *hw, const char *id, struct error *err);
 struct virtio_device *virtio_console_create(struct hw *hw, const char *id, struct error *err);
-bool virtio_console_connect(struct virtio_device *console, struct chardev *chardev, struct error *err);
+bool virtio_console_connect(struct virtio_device *console, struct char_line *line, struct error *err);
 /* Both take their back end over, also when they fail. */
 struct virtio_device *virtio_blk_create(struct hw *hw, struct disk *disk, const struct virtio_blk_options *options,
                                         struct error *err);
