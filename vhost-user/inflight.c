@@ -305,8 +305,11 @@ static bool packed_start(struct queue *queue, struct error *err)
         slots += MIN(area->entries[i].count, record->size);
         record->counter = MAX(record->counter, area->entries[i].counter + 1);
     }
-    if (!any)
-        return true; /* the ring's own position is good */
+    if (!any) { /* the ring's own position is good */
+        area->used_index = area->old_used_index = state.used;
+        area->used_wrap = area->old_used_wrap = state.used_wrap;
+        return true;
+    }
     state.used = checked(record, area->used_index);
     state.used_wrap = area->used_wrap;
     uint32_t available = state.used + slots;

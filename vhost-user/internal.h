@@ -17,7 +17,7 @@
 #include "base/stream.h"
 #include "block/export.h"
 #include "block/request.h"
-#include "vhost-user/protocol.h"
+#include "virtio/vhost_user.h"
 #include "virtio/features.h"
 #include "virtio/guest_memory.h"
 #include "virtio/virtio_blk.h"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vhost-user protocol as its specification ("Vhost-user Protocol", docs/interop/vhost-user.rst of the QEMU project)
- * numbers it. Both ends run on one host: everything is in host byte order, structures are sent as they are.
+ * The vhost-user protocol, for both ends (vhost-user/ is the back end, emulator/storage/ the front end), as its
+ * specification ("Vhost-user Protocol", docs/interop/vhost-user.rst of the QEMU project) numbers it. Both ends run on
+ * one host: everything is in host byte order, structures are sent as they are.
  */
-#ifndef VHOST_USER_PROTOCOL_H
-#define VHOST_USER_PROTOCOL_H
+#ifndef VIRTIO_VHOST_USER_H
+#define VIRTIO_VHOST_USER_H
 
 #include <stdint.h>
 
