@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/cleanup.h"
 #include "base/iov.h"
 #include "base/loop.h"
+#include "base/sim.h"
 #include "block/driver.h"
 #include "block/request.h"
 #include "qmp/schema/json.h"
