@@ -21,8 +21,8 @@
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
-#include "base/math.h"
 #include "qmp/schema/json_internal.h"
+#include "qmp/schema/json_number.h"
 #include "qmp/schema/utf8.h"
 
 enum place {
@@ -32,16 +32,6 @@ enum place {
     IN_TOP_WORD,
     SKIP_LINE,  /* after a syntax error */
     SKIP_VALUE, /* after a value too long or too deep */
-};
-
-/* Where we are in a number; json-c is lenient about them, and turns what is too large into something else. */
-enum number_place { NO_NUMBER, SIGN, ZERO, DIGITS, POINT, FRACTION, EXPONENT, EXPONENT_SIGN, EXPONENT_DIGITS };
-
-struct number {
-    enum number_place place;
-    bool is_negative;
-    bool is_too_large; /* as an integer */
-    uint64_t magnitude;
 };
 
 struct json_stream {
@@ -58,7 +48,7 @@ struct json_stream {
     uint16_t unicode;     /* its value so far */
     struct utf8_state utf8;
     bool in_word; /* number, true, false or null */
-    struct number number;
+    struct json_number number;
     size_t buffered;
     char buffer[4096]; /* scanned bytes on their way to json-c */
 };
@@ -126,8 +116,8 @@ static void hand_on(struct json_stream *stream, char byte)
     stream->buffer[stream->buffered++] = byte;
 }
 
-/* True when the string has ended. */
-static bool scan_escape(struct json_stream *stream, char byte, struct error *err)
+/* The byte behind a backslash; json-c checks that it is one of those that may stand there. */
+static bool scan_escape(struct json_stream *stream, char byte)
 {
     stream->escaped = false;
     if (byte != '\'')
@@ -166,7 +156,7 @@ static bool scan_in_string(struct json_stream *stream, char byte, struct error *
     if (stream->unicode_left)
         return scan_unicode_digit(stream, byte, err);
     if (stream->escaped)
-        return scan_escape(stream, byte, err);
+        return scan_escape(stream, byte);
     if (byte == '\\') {
         stream->escaped = true;
         return true;
@@ -218,61 +208,12 @@ static bool is_word(char byte)
     return byte && strchr("0123456789+-.eEtrufalsn", byte);
 }
 
-static void add_digit(struct number *number, char byte)
-{
-    number->is_too_large |= mul_overflows(number->magnitude, 10, &number->magnitude) ||
-                            add_overflows(number->magnitude, (uint64_t)(byte - '0'), &number->magnitude);
-}
-
-/* One more byte of a number, by the grammar of RFC 8259, section 6. False: it cannot stand there. */
-static bool scan_number(struct number *number, char byte)
-{
-    bool is_digit = byte >= '0' && byte <= '9';
-    bool is_exponent = byte == 'e' || byte == 'E';
-    switch (number->place) {
-    case NO_NUMBER:
-        number->is_negative = byte == '-';
-        number->place = byte == '-' ? SIGN : byte == '0' ? ZERO : DIGITS;
-        break;
-    case SIGN: number->place = byte == '0' ? ZERO : DIGITS; break;
-    case ZERO:
-    case DIGITS:
-        if (byte == '.')
-            number->place = POINT;
-        else if (is_exponent)
-            number->place = EXPONENT;
-        else if (number->place == ZERO)
-            return false;
-        break;
-    case POINT: number->place = FRACTION; break;
-    case FRACTION: number->place = is_exponent ? EXPONENT : FRACTION; break;
-    case EXPONENT: number->place = byte == '+' || byte == '-' ? EXPONENT_SIGN : EXPONENT_DIGITS; break;
-    case EXPONENT_SIGN:
-    case EXPONENT_DIGITS: number->place = EXPONENT_DIGITS; break;
-    }
-    if (number->place == DIGITS)
-        add_digit(number, byte);
-    bool wants_digit = number->place == ZERO || number->place == DIGITS || number->place == FRACTION ||
-                       number->place == EXPONENT_DIGITS;
-    return is_digit == wants_digit;
-}
-
-/* A word has ended: was it complete, and does an integer fit? */
+/* A word has ended. */
 static bool end_word(struct json_stream *stream, struct error *err)
 {
-    const struct number *number = &stream->number;
     stream->in_word = false;
-    switch (number->place) {
-    case DIGITS:
-        if (number->is_too_large || (number->is_negative && number->magnitude > (uint64_t)INT64_MAX + 1))
-            return broken(stream, SKIP_LINE, err, "an integer that does not fit 64 bits");
-        return true;
-    case NO_NUMBER:
-    case ZERO:
-    case FRACTION:
-    case EXPONENT_DIGITS: return true;
-    default: return broken(stream, SKIP_LINE, err, "an incomplete number");
-    }
+    const char *wrong = json_number_end(&stream->number);
+    return !wrong || broken(stream, SKIP_LINE, err, wrong);
 }
 
 /* Letters of true, false and null are left to json-c. */
@@ -280,14 +221,15 @@ static bool scan_word(struct json_stream *stream, char byte, struct error *err)
 {
     if (!stream->in_word) {
         stream->in_word = true;
-        stream->number = (struct number){0};
+        stream->number = (struct json_number){0};
         if (byte != '-' && (byte < '0' || byte > '9'))
             return (byte != '+' && byte != '.') ||
                    broken(stream, SKIP_LINE, err, "a number that begins with '+' or '.'");
     } else if (stream->number.place == NO_NUMBER) {
         return true;
     }
-    return scan_number(&stream->number, byte) || broken(stream, SKIP_LINE, err, "a number that is not well formed");
+    return json_number_scan(&stream->number, byte) ||
+           broken(stream, SKIP_LINE, err, "a number that is not well formed");
 }
 
 static bool scan_outside_strings(struct json_stream *stream, char byte, struct error *err)

@@ -6,9 +6,9 @@
  *
  * Elements are separated by commas; a comma in a value is written twice. A dot in a key goes one object deeper. An
  * object whose keys are the numbers 0 to n-1 is a list. If the language has an implied key, the first element may be
- * the bare value: `qcow2,file=...`. A later element with elsewhere unnested key replaces an earlier one with the same
- * key. A bare key later in the text means key=on. The result is a tree of objects and lists whose leaves are strings;
- * schema_read() with SCHEMA_INPUT_KEYVAL gives them their types.
+ * the bare value: `qcow2,file=...`. A later element replaces an earlier one with the same key. A
+ * bare key means key=on. The result is a tree of objects and lists whose leaves are strings; schema_read() with
+ * SCHEMA_INPUT_KEYVAL gives them their types.
  */
 #ifndef QMP_SCHEMA_KEYVAL_H
 #define QMP_SCHEMA_KEYVAL_H
