@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
-# The schema modules whose commands have their handlers here.
+# The handlers of these modules of the schema are in this folder.
 qmp_add_module(block-core block-export job)
