@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Edges: who uses a node. Attaching checks permissions first, then takes a reference, then becomes visible; detaching
- * goes the other way round. An edge below a drained parent takes part in that drain: a node's `quiesced` is always its
- * own drains plus those of its parents, once for each edge.
+ * goes the other way round. What an edge connects while there are drains takes part in them (block/drain.c).
  */
 #include "block/internal.h"
 
@@ -39,8 +38,8 @@ struct edge *edge_attach(struct node *parent, const char *role, struct node *chi
     list_append(&child->parents, &edge->child_link);
     if (parent) {
         list_append(&parent->children, &edge->parent_link);
-        if (parent->quiesced)
-            node_quiesce(child, parent->quiesced);
+        if (child->graph->drains)
+            drain_refresh(child);
     }
     set_shortcut(edge, edge);
     edge_apply_perm(edge, perm, shared);
@@ -56,8 +55,10 @@ void edge_detach(struct edge *edge)
     edge_apply_perm(edge, 0, BLOCK_PERM_ALL);
     list_remove(&edge->parent_link);
     list_remove(&edge->child_link);
-    if (edge->parent && edge->parent->quiesced)
-        node_unquiesce(child, edge->parent->quiesced);
+    if (edge->parent && child->graph->drains) {
+        drain_refresh(edge->parent);
+        drain_refresh(child);
+    }
     free(edge->role);
     free(edge);
     node_unref(child);

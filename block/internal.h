@@ -17,6 +17,8 @@ struct graph {
     struct list nodes; /* by graph_link, in order of creation */
     unsigned next_id;  /* of made-up node names */
     struct graph_events events;
+    size_t drains;   /* in force, on any node */
+    uint64_t visits; /* walks through the graph; node->visited is the last that met the node */
 };
 
 /* graph.c --------------------------------------------------------------------------------------------------------- */
@@ -48,13 +50,13 @@ bool name_is_device(const struct graph *graph, const char *path);
 
 /* drain.c --------------------------------------------------------------------------------------------------------- */
 
-void node_quiesce(struct node *node, size_t times);   /* the node and all below; does not wait */
-void node_unquiesce(struct node *node, size_t times); /* wakes the requests held back */
+/* To be called when edges of `node` have changed while graph->drains is not 0. */
+void drain_refresh(struct node *node);
 
-/* Is a request through this edge one of the subtree that is being drained (which must go on)? */
+/* Must a request wait before it enters the graph through this edge? */
 static inline bool edge_is_held(const struct edge *edge)
 {
-    return edge->child->quiesced && !(edge->parent && edge->parent->quiesced);
+    return edge->child->quiesced && !edge->parent;
 }
 
 /* request.c, flush.c, zero.c, mapper.c ---------------------------------------------------------------------------- */

@@ -100,8 +100,10 @@ struct node {
     struct list graph_link;
 
     /* Request path (block/request.c). */
-    size_t in_flight;             /* requests that entered this node and have not left it */
-    size_t quiesced;              /* > 0: requests from outside the drained subtree wait */
+    size_t in_flight; /* requests that entered this node and have not left it */
+    size_t drained;   /* node_drain_begin() calls on this node that are in force */
+    size_t quiesced;  /* > 0: requests wait before they enter the graph here; see block/drain.c */
+    uint64_t visited;
     struct co_queue drain_queue;  /* who waits for in_flight == 0 */
     struct co_queue resume_queue; /* requests held back by quiesced */
     struct list tracked;          /* in-flight writes, zeroes and discards, in order of arrival */
@@ -193,8 +195,9 @@ void node_cumulative_perm(const struct node *node, uint32_t *perm, uint32_t *sha
 /* Drain --------------------------------------------------------------------------------------------------------------
  */
 
-/* Waits until the node and everything below it has nothing in flight, and holds new requests from above until
- * node_drain_end(). Nests. A coroutine that is itself a request of this subtree must not call it. YIELDS. */
+/* Waits until the node, and every node connected with it, has nothing in flight, and holds new requests at the root
+ * edges until node_drain_end(). Nests. A coroutine that is itself a request of this part of the graph must not call it.
+ * YIELDS. */
 void node_drain_begin(struct node *node);
 void node_drain_end(struct node *node);
 

@@ -59,23 +59,39 @@ static int requests_wait(void *graph)
     return 0;
 }
 
-/* Children that come and go below a drained node share its drain. */
+/* What becomes connected with a drained node shares its drain, and what leaves it goes on. */
 static int graph_changes_while_drained(void *graph)
 {
     struct node *file = add_node(graph, "driver=null-co,node-name=m,size=65536");
     struct node *other = add_node(graph, "driver=null-co,node-name=o,size=65536");
     struct node *filter = add_node(graph, "driver=raw,node-name=f,file=m");
+    struct edge *user = use_node(other);
+    node_drain_begin(file);
+    assert_int_equal(filter->quiesced, 1); /* it could ask the file */
     node_drain_begin(filter);
-    node_drain_begin(filter);
+    assert_int_equal(other->quiesced, 0);
     struct edge *edge = edge_attach(filter, "backing", other, 0, BLOCK_PERM_ALL, NULL);
     assert_int_equal(other->quiesced, 2);
     node_drain_end(filter);
     assert_int_equal(other->quiesced, 1);
+
+    struct load load = {user, loop_current(), 0, false};
+    struct co_group group;
+    co_group_init(&group);
+    co_spawn(load.loop, &group, keep_writing, &load);
+    co_sleep_ns(1000000);
+    assert_int_equal(load.done, 0);
+    memory_of(other)->delay_ns = 1000;
     edge_detach(edge);
+    co_sleep_ns(1000000);
+    assert_true(load.done > 0);
+    load.stop = true;
+    co_group_wait(&group);
     assert_int_equal(other->quiesced, 0);
-    assert_int_equal(file->quiesced, 1);
-    node_drain_end(filter);
-    assert_int_equal(file->quiesced, 0);
+    assert_int_equal(filter->quiesced, 1);
+    node_drain_end(file);
+    assert_int_equal(filter->quiesced + file->quiesced, 0);
+    edge_detach(user);
     delete_node(graph, "f");
     delete_node(graph, "o");
     delete_node(graph, "m");
