@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Checking an image: walk everything that the header leads to, count the references to every cluster, and compare with
+ * the refcounts (repair.c). A count too high is a leak, which costs space; a count too low, a table at an impossible
+ * place or a wrong COPIED flag is a corruption, which can cost data.
+ *
+ * Every problem is reported where it is found and counted once. What an image claims is not believed: a table that is
+ * named twice is walked once, so that a small forged image cannot keep the check busy for ever.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "formats/qcow2/counts.h"
+#include "formats/qcow2/entry.h"
+#include "qmp/schema/types.h"
+
+void check_report(const struct check *check, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    auto_free char *text = xvasprintf(format, args);
+    va_end(args);
+    log_error("check: %s", text);
+}
+
+struct walk {
+    struct check *check;
+    bool report;
+    bool active;           /* the active L1: its statistics and entries are checked too */
+    uint64_t table_uses;   /* an L2 table may have been met so often already, by other L1 tables */
+    uint64_t next_in_file; /* where the next cluster would be without fragmentation */
+};
+
+static void problem(struct walk *walk, const char *format, ...) PRINTF_LIKE(2, 3);
+static void problem(struct walk *walk, const char *format, ...)
+{
+    if (!walk->report)
+        return;
+    va_list args;
+    va_start(args, format);
+    auto_free char *text = xvasprintf(format, args);
+    va_end(args);
+    check_report(walk->check, "%s", text);
+    walk->check->result->corruptions++;
+}
+
+/* Counts a span; says so when it does not lie inside the file. */
+static int count_span(struct walk *walk, uint64_t offset, uint64_t length, const char *what)
+{
+    struct qcow2 *q = walk->check->q;
+    if (!length)
+        return 0;
+    int result = counts_add(&walk->check->counts, cluster_index(q, offset), cluster_index(q, offset + length - 1));
+    if (result != -ERANGE)
+        return result;
+    problem(walk, "%s at 0x%" PRIx64 " (0x%" PRIx64 " bytes) reaches behind the end of the file", what, offset, length);
+    return 0;
+}
+
+static void count_statistics(struct walk *walk, const struct mapping *m)
+{
+    struct image_check *result = walk->check->result;
+    if (!walk->active || !walk->report || (!m->compressed && !m->has_host))
+        return;
+    result->allocated_clusters++;
+    result->compressed_clusters += m->compressed;
+    if (m->compressed || (walk->next_in_file && m->host != walk->next_in_file))
+        result->fragmented_clusters++;
+    walk->next_in_file = m->compressed ? 0 : m->host + walk->check->q->cluster_size;
+}
+
+static int count_entry(struct walk *walk, struct l2_entry entry, uint64_t guest)
+{
+    struct qcow2 *q = walk->check->q;
+    struct mapping m;
+    const char *wrong = mapping_decode(q, entry, guest, &m);
+    if (wrong) {
+        problem(walk, "the L2 entry of guest offset 0x%" PRIx64 " (0x%016" PRIx64 ") means %s", guest, entry.descriptor,
+                wrong);
+        return 0;
+    }
+    if (m.compressed && m.copied)
+        problem(walk, "the compressed cluster of guest offset 0x%" PRIx64 " has the COPIED flag", guest);
+    if (!m.compressed && entry.descriptor & (q->extended_l2 ? L2_RESERVED | ENTRY_ZERO : L2_RESERVED))
+        problem(walk, "the L2 entry of guest offset 0x%" PRIx64 " (0x%016" PRIx64 ") has reserved bits set", guest,
+                entry.descriptor);
+    count_statistics(walk, &m);
+    if (m.compressed) {
+        struct host_span span = compressed_span(q, entry.descriptor);
+        return count_span(walk, span.offset, span.length, "a compressed cluster");
+    }
+    return m.has_host && !q->external_data ? count_span(walk, m.host, q->cluster_size, "a data cluster") : 0;
+}
+
+static int count_l2(struct walk *walk, uint64_t table, uint64_t guest, uint8_t *buffer)
+{
+    struct qcow2 *q = walk->check->q;
+    int result = qcow2_read_file(q->file, table, buffer, q->cluster_size);
+    if (result) {
+        if (walk->report)
+            walk->check->result->check_errors++;
+        check_report(walk->check, "cannot read the L2 table at 0x%" PRIx64 ": %s", table, strerror(-result));
+        return 0;
+    }
+    for (uint32_t i = 0; i < 1u << q->l2_bits && !result; i++)
+        result = count_entry(walk, l2_get(q, buffer, i), guest + ((uint64_t)i << q->cluster_bits));
+    return result;
+}
+
+static int count_l1(struct walk *walk, const uint64_t *entries, uint32_t count)
+{
+    struct qcow2 *q = walk->check->q;
+    auto_free uint8_t *buffer = block_alloc_buffer(q->file, q->cluster_size);
+    if (!buffer)
+        return -ENOMEM;
+    int result = 0;
+    for (uint32_t i = 0; i < count && !result; i++) {
+        uint64_t table = entries[i] & ENTRY_OFFSET;
+        if (entries[i] & L1_RESERVED)
+            problem(walk, "L1 entry %" PRIu32 " (0x%016" PRIx64 ") has reserved bits set", i, entries[i]);
+        if (!table)
+            continue;
+        if (in_cluster(q, table) || table >= q->file->child->size) {
+            problem(walk, "L1 entry %" PRIu32 " names an L2 table at 0x%" PRIx64 ", which is not %s", i, table,
+                    in_cluster(q, table) ? "aligned to the cluster size" : "inside the file");
+            continue;
+        }
+        uint64_t met = counts_get(&walk->check->counts, cluster_index(q, table));
+        result = count_span(walk, table, q->cluster_size, "an L2 table");
+        if (met > walk->table_uses)
+            problem(walk, "L1 entry %" PRIu32 " names an L2 table at 0x%" PRIx64 " that is something else already", i,
+                    table);
+        else if (!result)
+            result = count_l2(walk, table, (uint64_t)i * l2_span(q), buffer);
+    }
+    return result;
+}
+
+static int count_snapshots(struct walk *walk)
+{
+    struct qcow2 *q = walk->check->q;
+    int result = count_span(walk, q->header.snapshot_offset, q->snapshot_table_bytes, "the snapshot table");
+    walk->active = false;
+    for (size_t i = 0; i < q->snapshots.count && !result; i++) {
+        const struct snapshot *snapshot = &q->snapshots.items[i];
+        if (!snapshot->l1_size)
+            continue;
+        uint64_t met = counts_get(&walk->check->counts, cluster_index(q, snapshot->l1_offset));
+        result = count_span(walk, snapshot->l1_offset, (uint64_t)snapshot->l1_size * 8, "the L1 table of a snapshot");
+        if (met) {
+            problem(walk, "the L1 table of snapshot '%s' at 0x%" PRIx64 " is something else already", snapshot->name,
+                    snapshot->l1_offset);
+            continue;
+        }
+        struct disk_table l1;
+        auto_error err = {0};
+        if (!disk_table_load(&l1, q->file, snapshot->l1_offset, snapshot->l1_size, "L1 table", &err)) {
+            check_report(walk->check, "snapshot '%s': %s", snapshot->name, err.message);
+            walk->check->result->check_errors += walk->report;
+            continue;
+        }
+        walk->table_uses = i + 1;
+        if (!result)
+            result = count_l1(walk, l1.entries, l1.count);
+        disk_table_release(&l1);
+    }
+    return result;
+}
+
+static int count_bitmap_span(void *arg, uint64_t offset, uint64_t length)
+{
+    return count_span(arg, offset, length, "a part of the persistent bitmaps");
+}
+
+/* Refcount blocks must be at possible places, and each must be counted exactly once. */
+static int count_refcount_structures(struct walk *walk)
+{
+    struct check *check = walk->check;
+    struct qcow2 *q = check->q;
+    int result = count_span(walk, q->reftable.offset, (uint64_t)q->reftable.count * 8, "the refcount table");
+    for (uint32_t i = 0; i < q->reftable.count && !result; i++) {
+        uint64_t block = q->reftable.entries[i];
+        if (!block)
+            continue;
+        bool misplaced = in_cluster(q, block) || block >= q->file->child->size || block >= HOST_OFFSET_END;
+        if (misplaced) {
+            problem(walk, "refcount table entry %" PRIu32 " names a block at 0x%" PRIx64 ", which is not %s", i, block,
+                    in_cluster(q, block) ? "aligned to the cluster size" : "inside the file");
+            check->must_rebuild = true;
+            continue;
+        }
+        result = count_span(walk, block, q->cluster_size, "a refcount block");
+        if (counts_get(&check->counts, cluster_index(q, block)) != 1) {
+            problem(walk, "the refcount block at 0x%" PRIx64 " is something else already", block);
+            check->must_rebuild = true;
+        }
+    }
+    return result;
+}
+
+int check_count(struct check *check, bool refcount_structures, bool report)
+{
+    struct qcow2 *q = check->q;
+    counts_release(&check->counts);
+    if (!counts_init(&check->counts, DIV_ROUND_UP(q->file->child->size, q->cluster_size)))
+        return -ENOMEM;
+    struct walk walk = {.check = check, .report = report, .active = true};
+    int result = count_span(&walk, 0, q->cluster_size, "the header");
+    if (!result)
+        result = count_span(&walk, q->l1.offset, (uint64_t)q->l1.count * 8, "the active L1 table");
+    if (!result)
+        result = count_l1(&walk, q->l1.entries, q->l1.count);
+    if (!result)
+        result = count_snapshots(&walk);
+    if (!result) {
+        auto_error err = {0};
+        int bitmaps = bitmap_table_visit(q, count_bitmap_span, &walk, &err);
+        if (bitmaps == -EINVAL)
+            problem(&walk, "%s", err.message);
+        else
+            result = bitmaps;
+    }
+    return result || !refcount_structures ? result : count_refcount_structures(&walk);
+}
+
+/* Under the lock. */
+static int check_and_repair(struct check *check)
+{
+    struct qcow2 *q = check->q;
+    int result = check_count(check, true, true);
+    if (!result)
+        result = check_compare(check);
+    if (!result && check->must_rebuild && check->repair & CHECK_REPAIR_ERRORS)
+        result = repair_rebuild(check);
+    if (!result)
+        result = check_copied_flags(check);
+    if (!result && check->repair)
+        result = qcow2_sync_locked(q);
+    if (!result && check->repair)
+        result = refcounts_write(q);
+    return result ? result : check->repair ? qcow2_barrier(q) : 0;
+}
+
+/* A repair that left no error behind takes the marks of damage away. */
+static int clear_marks(struct qcow2 *q)
+{
+    int result = header_set_incompatible(q, INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT, false);
+    if (!result && q->node)
+        q->node->corrupt = false;
+    return result;
+}
+
+int qcow2_check_state(struct qcow2 *q, uint32_t repair, struct image_check *result, struct error *err)
+{
+    struct check check = {.q = q, .result = result, .repair = repair};
+    if (repair && !q->writable)
+        return fail(err, EROFS, "the image is open read-only: it cannot be repaired"), -EROFS;
+    result->has_leaks = result->has_leaks_fixed = result->has_corruptions = result->has_corruptions_fixed = true;
+    result->has_image_end_offset = result->has_total_clusters = result->has_allocated_clusters = true;
+    result->has_fragmented_clusters = result->has_compressed_clusters = true;
+    result->total_clusters = (int64_t)DIV_ROUND_UP(q->size, q->cluster_size);
+    co_mutex_lock(&q->lock);
+    bool was_broken = q->broken;
+    int status = 0;
+    if (q->writable && !was_broken && !(q->header.incompatible & INCOMPATIBLE_DIRTY && repair))
+        status = qcow2_sync_locked(q);
+    if (repair)
+        q->broken = false;
+    if (!status)
+        status = check_and_repair(&check);
+    if (!status && repair && result->corruptions == 0 && result->check_errors == 0)
+        status = clear_marks(q);
+    else if (was_broken)
+        q->broken = true;
+    counts_release(&check.counts);
+    co_mutex_unlock(&q->lock);
+    if (status)
+        fail_errno(err, status, "the check could not be done");
+    return status;
+}
+
+int qcow2_check(struct node *node, uint32_t repair, struct image_check *result, struct error *err)
+{
+    return qcow2_check_state(node->state, repair, result, err);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A recount: how many references each host cluster really has, found by walking everything the header leads to. Memory
+ * is proportional to what is in use, not to the size of the (perhaps sparse) file.
+ */
+#ifndef FORMATS_QCOW2_COUNTS_H
+#define FORMATS_QCOW2_COUNTS_H
+
+#include "formats/qcow2/state.h"
+
+enum { COUNTS_CHUNK = 4096 };
+
+struct counts {
+    uint64_t clusters; /* of the file */
+    uint32_t **chunks; /* of COUNTS_CHUNK counts; NULL: all 0 */
+    uint64_t end;      /* behind the highest cluster in use */
+};
+
+bool counts_init(struct counts *counts, uint64_t clusters);
+void counts_release(struct counts *counts);
+uint64_t counts_get(const struct counts *counts, uint64_t index);
+/* One more reference to each cluster of [first, last]. 0; -ERANGE: not inside the file; -ENOMEM. */
+int counts_add(struct counts *counts, uint64_t first, uint64_t last);
+/* The first cluster at or after `index` with a count, or counts->end. Skips empty chunks. */
+uint64_t counts_next(const struct counts *counts, uint64_t index);
+
+struct check {
+    struct qcow2 *q;
+    struct image_check *result;
+    uint32_t repair; /* enum check_repair */
+    struct counts counts;
+    bool must_rebuild; /* refcount blocks are missing or cannot be trusted */
+};
+
+/* check.c: everything but the refcount structures themselves, those too if asked for. Counts corruptions of `check` if
+ * it reports. 0 or -errno. */
+int check_count(struct check *check, bool refcount_structures, bool report);
+/* repair.c */
+int check_compare(struct check *check);
+int repair_rebuild(struct check *check);
+int check_copied_flags(struct check *check);
+/* A message for people about something wrong, on standard error. */
+void check_report(const struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
+
+#endif

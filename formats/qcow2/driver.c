@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and closing an image, what it tells about itself, and the table of everything the format can do. */
+#include "formats/qcow2/qcow2.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/log.h"
+#include "block/name.h"
+#include "formats/qcow2/state.h"
+#include "qmp/schema/types.h"
+
+/* Bits that promise something about what we do not keep up to date go before the first write. */
+static bool clear_autoclear(struct qcow2 *q, struct error *err)
+{
+    uint64_t kept = q->header.autoclear & AUTOCLEAR_RAW_DATA;
+    if (kept == q->header.autoclear)
+        return true;
+    q->header.autoclear = kept;
+    int result = header_store(q);
+    if (!result)
+        result = qcow2_barrier(q);
+    return !result || fail_errno(err, result, "cannot clear the autoclear feature bits in the header");
+}
+
+/* Refcounts of an image that was not closed cannot be trusted: they are made anew from the tables. */
+static bool repair_dirty(struct qcow2 *q, struct error *err)
+{
+    if (!(q->header.incompatible & INCOMPATIBLE_DIRTY))
+        return true;
+    struct image_check result = {0};
+    int status = qcow2_check_state(q, CHECK_REPAIR_LEAKS | CHECK_REPAIR_ERRORS, &result, err);
+    if (status < 0)
+        return fail_errno(err, status, "cannot repair the refcounts of an image that was not closed properly");
+    if (result.corruptions)
+        return fail(err, EIO,
+                    "the image was not closed properly and has %" PRId64
+                    " errors that cannot be repaired: open it read-only to save its data",
+                    result.corruptions);
+    return true;
+}
+
+static void set_node(struct node *node, struct qcow2 *q)
+{
+    node->size = q->size;
+    node->limits.zero_alignment = subcluster_size(q);
+    node->limits.discard_alignment = q->cluster_size;
+    node->limits.optimal_transfer = (uint32_t)q->cluster_size;
+    node->write_flags = REQUEST_FUA;
+    node->zero_flags = REQUEST_FUA | REQUEST_MAY_UNMAP;
+}
+
+static bool open_state(struct node *node, struct qcow2 *q, struct error *err)
+{
+    q->node = node;
+    if (!children_open(node, q, err) || !qcow2_load(q, err))
+        return false;
+    set_node(node, q);
+    if (node->read_only)
+        return true;
+    if (q->header.incompatible & INCOMPATIBLE_CORRUPT) {
+        /* Open, so that it can be read and checked; only a repair may write. */
+        log_warning("image '%s' is marked as corrupt: it can be read and repaired, writes are refused",
+                    node->filename ? node->filename : node->name);
+        q->broken = true;
+        q->writable = true;
+        node->corrupt = true;
+        return true;
+    }
+    q->writable = true;
+    return clear_autoclear(q, err) && repair_dirty(q, err);
+}
+
+static bool qcow2_open(struct node *node, struct error *err)
+{
+    struct qcow2 *q = node->state;
+    if (open_state(node, q, err))
+        return true;
+    qcow2_unload(q);
+    return false;
+}
+
+static void qcow2_close(struct node *node)
+{
+    struct qcow2 *q = node->state;
+    int result = qcow2_finish(q);
+    if (result)
+        log_error("cannot write the metadata of '%s' on closing it: %s", node->filename ? node->filename : node->name,
+                  strerror(-result));
+    qcow2_unload(q);
+}
+
+static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
+{
+    if (size < 8 || load_be32(head) != QCOW2_MAGIC)
+        return 0;
+    uint32_t version = load_be32(head + HEADER_VERSION);
+    return version == 2 || version == 3 ? 100 : 0;
+}
+
+static int qcow2_flush(struct node *node)
+{
+    return qcow2_sync(node->state);
+}
+
+static struct image_info_specific *specific_info(const struct qcow2 *q)
+{
+    const struct header *h = &q->header;
+    struct image_info_specific *specific = image_info_specific_new();
+    specific->type = IMAGE_INFO_SPECIFIC_KIND_QCOW2;
+    struct image_info_specific_qcow2 *data = specific->u.qcow2.data = image_info_specific_qcow2_new();
+    data->compat = xstrdup(h->version >= 3 ? "1.1" : "0.10");
+    data->compression_type =
+        h->compression_type == COMPRESSION_ZSTD ? QCOW2_COMPRESSION_TYPE_ZSTD : QCOW2_COMPRESSION_TYPE_ZLIB;
+    data->refcount_bits = 1ll << h->refcount_order;
+    if (h->version < 3)
+        return specific;
+    data->has_lazy_refcounts = true;
+    data->lazy_refcounts = h->compatible & COMPATIBLE_LAZY_REFCOUNTS;
+    data->has_corrupt = true;
+    data->corrupt = h->incompatible & INCOMPATIBLE_CORRUPT;
+    data->has_extended_l2 = true;
+    data->extended_l2 = q->extended_l2;
+    data->data_file = xstrdup(h->data_file);
+    data->has_data_file_raw = q->external_data;
+    data->data_file_raw = q->raw_data;
+    return specific;
+}
+
+static bool qcow2_info(struct node *node, struct image_facts *facts, struct error *err)
+{
+    const struct qcow2 *q = node->state;
+    facts->cluster_size = q->cluster_size;
+    facts->has_dirty_flag = true;
+    facts->dirty_flag = q->header.incompatible & INCOMPATIBLE_DIRTY;
+    if (q->header.backing_name) {
+        facts->backing_filename = xstrdup(q->header.backing_name);
+        facts->full_backing_filename = name_resolve(node->filename, q->header.backing_name);
+        facts->backing_format = xstrdup(q->header.backing_format);
+    }
+    facts->specific = specific_info(q);
+    return true;
+}
+
+static int64_t qcow2_allocated_size(struct node *node)
+{
+    struct node *file = node->file->child;
+    return file->driver->allocated_size ? file->driver->allocated_size(file) : -ENOTSUP;
+}
+
+const struct block_driver qcow2_driver = {
+    .name = "qcow2",
+    .kind = DRIVER_FORMAT,
+    .instance_size = sizeof(struct qcow2),
+    .open = qcow2_open,
+    .close = qcow2_close,
+    .probe = qcow2_probe,
+    .map = qcow2_map,
+    .read_encoded = qcow2_read_encoded,
+    .prepare_write = qcow2_prepare_write,
+    .commit_write = qcow2_commit_write,
+    .write_compressed = qcow2_write_compressed,
+    .zero = qcow2_zero,
+    .discard = qcow2_discard,
+    .flush = qcow2_flush,
+    .create = &qcow2_create_ops,
+    .resize = qcow2_resize,
+    .check = qcow2_check,
+    .info = qcow2_info,
+    .allocated_size = qcow2_allocated_size,
+};

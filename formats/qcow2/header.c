@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The image header: the fixed fields, and the extensions behind them. Everything an image says about itself is checked
+ * here, or (what needs the geometry) in qcow2_load(): later code trusts the header.
+ *
+ * An existing header is only ever patched: the fixed fields lie in one 512-byte sector, which a disk writes as a whole,
+ * and fields, extensions and padding that we do not know stay untouched. Only a new image's header is built.
+ */
+#include "formats/qcow2/state.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+enum { SECTOR = 512 };
+
+static const struct feature_name {
+    uint8_t type, bit; /* type: 0 incompatible, 1 compatible, 2 autoclear */
+    const char *name;
+} feature_names[] = {
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+    {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},          {2, 1, "raw external data"},
+};
+
+static void parse_fixed(const uint8_t *p, struct header *h)
+{
+    h->version = load_be32(p + HEADER_VERSION);
+    h->cluster_bits = load_be32(p + HEADER_CLUSTER_BITS);
+    h->size = load_be64(p + HEADER_SIZE);
+    h->crypt_method = load_be32(p + HEADER_CRYPT_METHOD);
+    h->l1_size = load_be32(p + HEADER_L1_SIZE);
+    h->l1_offset = load_be64(p + HEADER_L1_OFFSET);
+    h->reftable_offset = load_be64(p + HEADER_REFTABLE_OFFSET);
+    h->reftable_clusters = load_be32(p + HEADER_REFTABLE_CLUSTERS);
+    h->snapshot_count = load_be32(p + HEADER_SNAPSHOT_COUNT);
+    h->snapshot_offset = load_be64(p + HEADER_SNAPSHOT_OFFSET);
+    h->header_length = HEADER_V2_LENGTH;
+    h->refcount_order = 4;
+    if (h->version < 3)
+        return;
+    h->incompatible = load_be64(p + HEADER_INCOMPATIBLE);
+    h->compatible = load_be64(p + HEADER_COMPATIBLE);
+    h->autoclear = load_be64(p + HEADER_AUTOCLEAR);
+    h->refcount_order = load_be32(p + HEADER_REFCOUNT_ORDER);
+    h->header_length = load_be32(p + HEADER_LENGTH);
+    if (h->header_length > HEADER_COMPRESSION_TYPE)
+        h->compression_type = p[HEADER_COMPRESSION_TYPE];
+}
+
+static bool check_basics(const uint8_t *p, const struct header *h, struct error *err)
+{
+    if (load_be32(p + HEADER_MAGIC) != QCOW2_MAGIC)
+        return fail(err, EINVAL, "not a qcow2 image: it begins with 0x%08" PRIx32 " and not with \"QFI\\xfb\"",
+                    load_be32(p + HEADER_MAGIC));
+    if (h->version != 2 && h->version != 3)
+        return fail(err, ENOTSUP, "qcow2 version %" PRIu32 " is not supported: it must be 2 or 3", h->version);
+    if (h->cluster_bits < CLUSTER_BITS_MIN || h->cluster_bits > CLUSTER_BITS_MAX)
+        return fail(err, EINVAL, "cluster_bits is %" PRIu32 ": it must be from %d (512 bytes) to %d (2 MiB)",
+                    h->cluster_bits, CLUSTER_BITS_MIN, CLUSTER_BITS_MAX);
+    if (h->version == 3 &&
+        (h->header_length < HEADER_V3_LENGTH || h->header_length % 8 || h->header_length > 1ull << h->cluster_bits))
+        return fail(err, EINVAL,
+                    "header_length is %" PRIu32 ": it must be a multiple of 8 from %d to the cluster size %llu",
+                    h->header_length, HEADER_V3_LENGTH, 1ull << h->cluster_bits);
+    if (h->refcount_order > REFCOUNT_ORDER_MAX)
+        return fail(err, EINVAL, "refcount_order is %" PRIu32 ": it must not exceed %u (64 bits)", h->refcount_order,
+                    REFCOUNT_ORDER_MAX);
+    return true;
+}
+
+static bool check_aligned(const struct header *h, const char *field, uint64_t offset, struct error *err)
+{
+    uint64_t cluster_size = 1ull << h->cluster_bits;
+    if (!is_aligned(offset, cluster_size))
+        return fail(err, EINVAL, "%s is 0x%" PRIx64 ": it must be a multiple of the cluster size %" PRIu64, field,
+                    offset, cluster_size);
+    if (offset >= HOST_OFFSET_END)
+        return fail(err, EINVAL, "%s is 0x%" PRIx64 ": it must be below 2^56", field, offset);
+    return true;
+}
+
+static bool check_tables(const struct header *h, struct error *err)
+{
+    uint64_t cluster_size = 1ull << h->cluster_bits;
+    if (!check_aligned(h, "l1_table_offset", h->l1_offset, err) ||
+        !check_aligned(h, "refcount_table_offset", h->reftable_offset, err) ||
+        !check_aligned(h, "snapshots_offset", h->snapshot_offset, err))
+        return false;
+    if (h->l1_size > L1_BYTES_MAX / 8)
+        return fail(err, EFBIG, "l1_size is %" PRIu32 ": it must not exceed %llu entries (32 MiB)", h->l1_size,
+                    L1_BYTES_MAX / 8);
+    if (h->reftable_clusters == 0)
+        return fail(err, EINVAL, "refcount_table_clusters is 0: an image has a refcount table of at least 1 cluster");
+    if (h->reftable_clusters > REFTABLE_BYTES_MAX / cluster_size)
+        return fail(err, EFBIG, "refcount_table_clusters is %" PRIu32 ": it must not exceed %llu (8 MiB)",
+                    h->reftable_clusters, REFTABLE_BYTES_MAX / cluster_size);
+    if (h->snapshot_count > SNAPSHOT_COUNT_MAX)
+        return fail(err, EFBIG, "nb_snapshots is %" PRIu32 ": it must not exceed %u", h->snapshot_count,
+                    SNAPSHOT_COUNT_MAX);
+    /* The last byte of the disk must have an entry. */
+    uint32_t l2_bits = h->cluster_bits - (h->incompatible & INCOMPATIBLE_EXTENDED_L2 ? 4 : 3);
+    uint64_t span = 1ull << (h->cluster_bits + l2_bits);
+    uint64_t needed = h->size / span + (h->size % span != 0);
+    if (h->l1_size < needed)
+        return fail(err, EINVAL,
+                    "l1_size is %" PRIu32 ": a disk of %" PRIu64 " bytes needs %" PRIu64 " entries of %" PRIu64
+                    " bytes each",
+                    h->l1_size, h->size, needed, span);
+    if (h->size > INT64_MAX)
+        return fail(err, EFBIG, "size is %" PRIu64 ": a disk must be smaller than 2^63 bytes", h->size);
+    return true;
+}
+
+static bool check_features(const struct header *h, struct error *err)
+{
+    if (h->crypt_method == CRYPT_AES || h->crypt_method == CRYPT_LUKS)
+        return fail(err, ENOTSUP, "the image is encrypted (%s): encrypted qcow2 images are not supported yet",
+                    h->crypt_method == CRYPT_LUKS ? "LUKS" : "AES-CBC");
+    if (h->crypt_method != CRYPT_NONE)
+        return fail(err, EINVAL, "crypt_method is %" PRIu32 ": it must be 0 (none), 1 (AES) or 2 (LUKS)",
+                    h->crypt_method);
+    if (h->incompatible & INCOMPATIBLE_EXTENDED_L2 && h->cluster_bits < CLUSTER_BITS_MIN_EXTENDED)
+        return fail(err, EINVAL, "cluster_bits is %" PRIu32 ": with extended L2 entries it must be at least %d",
+                    h->cluster_bits, CLUSTER_BITS_MIN_EXTENDED);
+    bool other_codec = h->incompatible & INCOMPATIBLE_COMPRESSION;
+    if (other_codec != (h->compression_type != COMPRESSION_DEFLATE))
+        return fail(err, EINVAL,
+                    "compression_type is %" PRIu32 " and the compression type feature bit is %s: the bit must be set "
+                    "if, and only if, the type is not 0 (deflate)",
+                    h->compression_type, other_codec ? "set" : "clear");
+    if (h->compression_type > COMPRESSION_ZSTD)
+        return fail(err, ENOTSUP, "compression_type is %" PRIu32 ": it must be 0 (deflate) or 1 (zstd)",
+                    h->compression_type);
+    bool external = h->incompatible & INCOMPATIBLE_DATA_FILE;
+    if (h->autoclear & AUTOCLEAR_RAW_DATA && !external)
+        return fail(err, EINVAL,
+                    "the raw external data feature (autoclear bit 1) is set without an external data file "
+                    "(incompatible bit 2)");
+    if (h->autoclear & AUTOCLEAR_RAW_DATA && h->backing_name)
+        return fail(err, EINVAL, "the image has a raw external data file and a backing file: it can have only one");
+    if (external && h->snapshot_count)
+        return fail(err, EINVAL, "nb_snapshots is %" PRIu32 ": with an external data file it must be 0",
+                    h->snapshot_count);
+    return true;
+}
+
+/* The names that unknown feature bits have in the image's own table. */
+static bool unknown_features(uint64_t unknown, const uint8_t *names, uint32_t length, struct error *err)
+{
+    char text[256] = "";
+    for (unsigned bit = 0; bit < 64; bit++) {
+        if (!(unknown >> bit & 1))
+            continue;
+        char name[FEATURE_NAME_ENTRY] = "";
+        for (uint32_t at = 0; names && at + FEATURE_NAME_ENTRY <= length; at += FEATURE_NAME_ENTRY) {
+            if (names[at] == 0 && names[at + 1] == bit)
+                memcpy(name, names + at + 2, FEATURE_NAME_ENTRY - 2);
+        }
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%sbit %u%s%s%s", used ? ", " : "", bit, *name ? " '" : "", name,
+                 *name ? "'" : "");
+    }
+    return fail(err, ENOTSUP, "the image uses incompatible features that are not known here: %s", text);
+}
+
+static bool parse_bitmaps(struct header *h, const uint8_t *data, uint32_t length, struct error *err)
+{
+    if (!(h->autoclear & AUTOCLEAR_BITMAPS))
+        return true; /* inconsistent: must not be looked at */
+    if (length != 24)
+        return fail(err, EINVAL, "the bitmaps extension has %" PRIu32 " bytes: it must have 24", length);
+    h->has_bitmaps = true;
+    h->bitmap_count = load_be32(data);
+    h->bitmap_directory_size = load_be64(data + 8);
+    h->bitmap_directory_offset = load_be64(data + 16);
+    if (load_be32(data + 4) != 0)
+        return fail(err, EINVAL, "the reserved field of the bitmaps extension is 0x%" PRIx32 ": it must be 0",
+                    load_be32(data + 4));
+    if (h->bitmap_count == 0 || h->bitmap_count > BITMAP_COUNT_MAX)
+        return fail(err, EINVAL, "nb_bitmaps is %" PRIu32 ": it must be from 1 to %u", h->bitmap_count,
+                    BITMAP_COUNT_MAX);
+    if (h->bitmap_directory_size > BITMAP_DIRECTORY_BYTES_MAX ||
+        h->bitmap_directory_size < (uint64_t)h->bitmap_count * BITMAP_FIXED)
+        return fail(err, EINVAL,
+                    "bitmap_directory_size is %" PRIu64 ": for %" PRIu32 " bitmaps it must be from %" PRIu64
+                    " to %llu (64 MiB)",
+                    h->bitmap_directory_size, h->bitmap_count, (uint64_t)h->bitmap_count * BITMAP_FIXED,
+                    BITMAP_DIRECTORY_BYTES_MAX);
+    return check_aligned(h, "bitmap_directory_offset", h->bitmap_directory_offset, err);
+}
+
+static bool take_string(char **to, const uint8_t *data, uint32_t length, const char *what, struct error *err)
+{
+    if (*to)
+        return fail(err, EINVAL, "the header has two extensions with the %s: it may have one", what);
+    if (length > BACKING_NAME_MAX)
+        return fail(err, EINVAL, "the %s in the header has %" PRIu32 " bytes: it must not exceed %u", what, length,
+                    BACKING_NAME_MAX);
+    if (memchr(data, 0, length))
+        return fail(err, EINVAL, "the %s in the header contains a NUL byte", what);
+    *to = xstrndup((const char *)data, length);
+    return true;
+}
+
+/* Walks the extensions in `area`, which begins behind the fixed header and ends where something else may begin. */
+static bool parse_extensions(struct header *h, const uint8_t *area, uint64_t size, struct error *err)
+{
+    const uint8_t *names = NULL;
+    uint32_t names_length = 0;
+    bool ok = true;
+    for (uint64_t at = 0; ok && at + 8 <= size;) {
+        uint32_t type = load_be32(area + at), length = load_be32(area + at + 4);
+        const uint8_t *data = area + at + 8;
+        if (type == EXTENSION_END)
+            break;
+        if (length > size - at - 8)
+            return fail(err, EINVAL,
+                        "header extension 0x%08" PRIx32 " has %" PRIu32 " bytes: only %" PRIu64
+                        " are left in the first cluster",
+                        type, length, size - at - 8);
+        if (type == EXTENSION_BACKING_FORMAT)
+            ok = take_string(&h->backing_format, data, length, "backing file format", err);
+        else if (type == EXTENSION_DATA_FILE)
+            ok = take_string(&h->data_file, data, length, "data file name", err);
+        else if (type == EXTENSION_BITMAPS)
+            ok = parse_bitmaps(h, data, length, err);
+        else if (type == EXTENSION_FEATURE_NAMES)
+            names = data, names_length = length;
+        at += 8 + round_up((uint64_t)length, 8);
+    }
+    uint64_t unknown = h->incompatible & ~INCOMPATIBLE_KNOWN;
+    return ok && (!unknown || unknown_features(unknown, names, names_length, err));
+}
+
+static bool parse_backing_name(struct header *h, const uint8_t *cluster, uint64_t offset, uint32_t size,
+                               struct error *err)
+{
+    uint64_t cluster_size = 1ull << h->cluster_bits;
+    if (offset < h->header_length || offset >= cluster_size)
+        return fail(err, EINVAL,
+                    "backing_file_offset is 0x%" PRIx64 ": it must lie in the first cluster, from %" PRIu32
+                    " to %" PRIu64,
+                    offset, h->header_length, cluster_size);
+    if (size > BACKING_NAME_MAX || size > cluster_size - offset)
+        return fail(err, EINVAL,
+                    "backing_file_size is %" PRIu32 ": it must not exceed %u, and end in the first cluster", size,
+                    BACKING_NAME_MAX);
+    return size == 0 || take_string(&h->backing_name, cluster + offset, size, "backing file name", err);
+}
+
+static bool parse_header(struct edge *file, struct header *h, struct error *err)
+{
+    uint8_t fixed[HEADER_NEW_LENGTH];
+    if (file->child->size < HEADER_V2_LENGTH)
+        return fail(err, EINVAL, "the file has %" PRIu64 " bytes: a qcow2 image has a header of at least %d",
+                    file->child->size, HEADER_V2_LENGTH);
+    int result = qcow2_read_file(file, 0, fixed, sizeof fixed);
+    if (result)
+        return fail_errno(err, result, "cannot read the header");
+    parse_fixed(fixed, h);
+    if (!check_basics(fixed, h, err))
+        return false;
+    uint64_t cluster_size = 1ull << h->cluster_bits;
+    auto_free uint8_t *cluster = try_calloc(1, cluster_size);
+    if (!cluster)
+        return fail(err, ENOMEM, "out of memory for the header");
+    result = qcow2_read_file(file, 0, cluster, cluster_size);
+    if (result)
+        return fail_errno(err, result, "cannot read the header");
+    uint64_t name_offset = load_be64(cluster + HEADER_BACKING_OFFSET);
+    if (name_offset && !parse_backing_name(h, cluster, name_offset, load_be32(cluster + HEADER_BACKING_SIZE), err))
+        return false;
+    uint64_t end = name_offset ? name_offset : cluster_size;
+    return parse_extensions(h, cluster + h->header_length, end - h->header_length, err) && check_features(h, err) &&
+           check_tables(h, err);
+}
+
+bool header_load(struct edge *file, struct header *header, struct error *err)
+{
+    *header = (struct header){0};
+    if (parse_header(file, header, err))
+        return true;
+    header_release(header);
+    return false;
+}
+
+void header_release(struct header *header)
+{
+    free(header->backing_name);
+    free(header->backing_format);
+    free(header->data_file);
+    header->backing_name = header->backing_format = header->data_file = NULL;
+}
+
+static void format_fixed(const struct header *h, uint8_t *p)
+{
+    store_be64(p + HEADER_SIZE, h->size);
+    store_be32(p + HEADER_L1_SIZE, h->l1_size);
+    store_be64(p + HEADER_L1_OFFSET, h->l1_offset);
+    store_be64(p + HEADER_REFTABLE_OFFSET, h->reftable_offset);
+    store_be32(p + HEADER_REFTABLE_CLUSTERS, h->reftable_clusters);
+    store_be32(p + HEADER_SNAPSHOT_COUNT, h->snapshot_count);
+    store_be64(p + HEADER_SNAPSHOT_OFFSET, h->snapshot_offset);
+    if (h->version < 3)
+        return;
+    store_be64(p + HEADER_INCOMPATIBLE, h->incompatible);
+    store_be64(p + HEADER_COMPATIBLE, h->compatible);
+    store_be64(p + HEADER_AUTOCLEAR, h->autoclear);
+}
+
+int header_store(struct qcow2 *q)
+{
+    uint8_t sector[SECTOR];
+    int result = qcow2_read_file(q->file, 0, sector, sizeof sector);
+    if (result)
+        return result;
+    format_fixed(&q->header, sector);
+    return block_write_buffer(q->file, 0, sector, sizeof sector, 0);
+}
+
+int header_set_incompatible(struct qcow2 *q, uint64_t bits, bool on)
+{
+    uint64_t old = q->header.incompatible;
+    q->header.incompatible = on ? old | bits : old & ~bits;
+    if (q->header.incompatible == old || q->header.version < 3)
+        return 0;
+    int result = header_store(q);
+    if (!result)
+        result = qcow2_barrier(q);
+    if (result)
+        q->header.incompatible = old;
+    return result;
+}
+
+struct writer {
+    uint8_t *at, *end;
+};
+
+static bool put_extension(struct writer *w, uint32_t type, const void *data, uint32_t length)
+{
+    uint64_t size = 8 + round_up((uint64_t)length, 8);
+    if ((uint64_t)(w->end - w->at) < size)
+        return false;
+    store_be32(w->at, type);
+    store_be32(w->at + 4, length);
+    if (length)
+        memcpy(w->at + 8, data, length);
+    w->at += size;
+    return true;
+}
+
+static bool put_feature_names(struct writer *w)
+{
+    uint8_t table[ARRAY_SIZE(feature_names) * FEATURE_NAME_ENTRY] = {0};
+    for (size_t i = 0; i < ARRAY_SIZE(feature_names); i++) {
+        uint8_t *entry = table + i * FEATURE_NAME_ENTRY;
+        entry[0] = feature_names[i].type;
+        entry[1] = feature_names[i].bit;
+        memcpy(entry + 2, feature_names[i].name, strlen(feature_names[i].name));
+    }
+    return put_extension(w, EXTENSION_FEATURE_NAMES, table, sizeof table);
+}
+
+bool header_format(const struct header *h, uint8_t *cluster, struct error *err)
+{
+    uint64_t cluster_size = 1ull << h->cluster_bits;
+    memset(cluster, 0, cluster_size);
+    store_be32(cluster + HEADER_MAGIC, QCOW2_MAGIC);
+    store_be32(cluster + HEADER_VERSION, h->version);
+    store_be32(cluster + HEADER_CLUSTER_BITS, h->cluster_bits);
+    format_fixed(h, cluster);
+    uint32_t length = HEADER_V2_LENGTH;
+    if (h->version >= 3) {
+        length = HEADER_NEW_LENGTH;
+        store_be32(cluster + HEADER_REFCOUNT_ORDER, h->refcount_order);
+        store_be32(cluster + HEADER_LENGTH, length);
+        cluster[HEADER_COMPRESSION_TYPE] = (uint8_t)h->compression_type;
+    }
+    struct writer w = {cluster + length, cluster + cluster_size};
+    bool fits = true;
+    if (h->backing_format)
+        fits = put_extension(&w, EXTENSION_BACKING_FORMAT, h->backing_format, (uint32_t)strlen(h->backing_format));
+    if (fits && h->data_file)
+        fits = put_extension(&w, EXTENSION_DATA_FILE, h->data_file, (uint32_t)strlen(h->data_file));
+    if (fits && h->version >= 3) {
+        struct writer before = w;
+        size_t name = h->backing_name ? strlen(h->backing_name) : 0;
+        /* For people only: left out of a cluster of 512 bytes rather than a name that is needed. */
+        if (put_feature_names(&w) && (size_t)(w.end - w.at) < name + 8) {
+            memset(before.at, 0, (size_t)(w.at - before.at));
+            w = before;
+        }
+    }
+    fits = fits && put_extension(&w, EXTENSION_END, NULL, 0);
+    if (fits && h->backing_name) {
+        size_t size = strlen(h->backing_name);
+        fits = size <= BACKING_NAME_MAX && size <= (size_t)(w.end - w.at);
+        if (fits) {
+            memcpy(w.at, h->backing_name, size);
+            store_be64(cluster + HEADER_BACKING_OFFSET, (uint64_t)(w.at - cluster));
+            store_be32(cluster + HEADER_BACKING_SIZE, (uint32_t)size);
+        }
+    }
+    return fits || fail(err, EINVAL,
+                        "the names of the backing file and of the data file do not fit into the header: they must not "
+                        "exceed %u bytes each, and end in the first cluster of %" PRIu64 " bytes",
+                        BACKING_NAME_MAX, cluster_size);
+}

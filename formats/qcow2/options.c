@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the user asked for: cache sizes, discards, the guard, lazy refcounts. Without a node (a new image) the defaults.
+ */
+#include "formats/qcow2/state.h"
+#include <inttypes.h>
+#include "qmp/schema/types.h"
+
+/* Enough for 256 GiB of disk with clusters of 64 KiB; a smaller disk takes what covers it. */
+#define L2_CACHE_DEFAULT (32 * MiB)
+#define SLICE_DEFAULT 4096u
+#define REFCOUNT_BLOCKS_LEAST 4u
+
+struct cache_sizes {
+    uint64_t l2, refcount, slice;
+};
+
+/* Memory for the L2 tables of the whole disk. */
+static uint64_t l2_bytes_needed(const struct qcow2 *q)
+{
+    uint64_t clusters = DIV_ROUND_UP(q->size, q->cluster_size);
+    return MAX(round_up(clusters * q->l2_entry_size, q->cluster_size), q->cluster_size);
+}
+
+static bool choose_cache_sizes(const struct qcow2 *q, const struct blockdev_options_qcow2 *o, struct cache_sizes *sizes,
+                               struct error *err)
+{
+    uint64_t needed = l2_bytes_needed(q), least = REFCOUNT_BLOCKS_LEAST * q->cluster_size;
+    *sizes = (struct cache_sizes){MIN(needed, L2_CACHE_DEFAULT), least, MIN(SLICE_DEFAULT, q->cluster_size)};
+    if (o && o->has_l2_cache_entry_size) {
+        sizes->slice = o->l2_cache_entry_size;
+        if (!is_power_of_two(sizes->slice) || sizes->slice > q->cluster_size)
+            return fail(err, EINVAL,
+                        "l2-cache-entry-size is %" PRIu64
+                        ": it must be a power of two from 512 to the cluster size %" PRIu64,
+                        sizes->slice, q->cluster_size);
+    }
+    if (o && o->has_cache_size) {
+        if (o->has_l2_cache_size && o->has_refcount_cache_size)
+            return fail(err, EINVAL, "of cache-size, l2-cache-size and refcount-cache-size only two can be given");
+        if ((o->has_l2_cache_size && o->l2_cache_size > o->cache_size) ||
+            (o->has_refcount_cache_size && o->refcount_cache_size > o->cache_size))
+            return fail(err, EINVAL, "l2-cache-size and refcount-cache-size must not exceed cache-size %" PRIu64,
+                        o->cache_size);
+        if (o->has_l2_cache_size) {
+            sizes->l2 = o->l2_cache_size;
+            sizes->refcount = o->cache_size - o->l2_cache_size;
+        } else {
+            sizes->refcount = o->has_refcount_cache_size ? o->refcount_cache_size : MIN(least, o->cache_size);
+            sizes->l2 = MIN(o->cache_size - sizes->refcount, needed);
+        }
+        return true;
+    }
+    if (o && o->has_l2_cache_size)
+        sizes->l2 = MIN(o->l2_cache_size, MAX(needed, 2 * sizes->slice));
+    if (o && o->has_refcount_cache_size)
+        sizes->refcount = o->refcount_cache_size;
+    return true;
+}
+
+static uint32_t template_types(enum qcow2_overlap_check_mode mode)
+{
+    switch (mode) {
+    case QCOW2_OVERLAP_CHECK_MODE_NONE: return 0;
+    case QCOW2_OVERLAP_CHECK_MODE_CONSTANT: return OVERLAP_CONSTANT;
+    case QCOW2_OVERLAP_CHECK_MODE_ALL: return OVERLAP_ALL;
+    default: return OVERLAP_CACHED;
+    }
+}
+
+static uint32_t with_flag(uint32_t types, bool has, bool on, enum overlap_type type)
+{
+    return !has ? types : on ? types | type : types & ~(uint32_t)type;
+}
+
+static uint32_t overlap_types(const struct qcow2_overlap_checks *checks)
+{
+    if (!checks)
+        return OVERLAP_CACHED;
+    if (checks->kind == QCOW2_OVERLAP_CHECKS_KIND_MODE)
+        return template_types(checks->u.mode);
+    const struct qcow2_overlap_check_flags *f = checks->u.flags;
+    uint32_t types = template_types(f->template);
+    types = with_flag(types, f->has_main_header, f->main_header, OVERLAP_HEADER);
+    types = with_flag(types, f->has_active_l1, f->active_l1, OVERLAP_ACTIVE_L1);
+    types = with_flag(types, f->has_active_l2, f->active_l2, OVERLAP_ACTIVE_L2);
+    types = with_flag(types, f->has_refcount_table, f->refcount_table, OVERLAP_REFTABLE);
+    types = with_flag(types, f->has_refcount_block, f->refcount_block, OVERLAP_REFBLOCK);
+    types = with_flag(types, f->has_snapshot_table, f->snapshot_table, OVERLAP_SNAPSHOT_TABLE);
+    types = with_flag(types, f->has_inactive_l1, f->inactive_l1, OVERLAP_INACTIVE_L1);
+    types = with_flag(types, f->has_inactive_l2, f->inactive_l2, OVERLAP_INACTIVE_L2);
+    return with_flag(types, f->has_bitmap_directory, f->bitmap_directory, OVERLAP_BITMAP_DIRECTORY);
+}
+
+static bool apply_discards(struct qcow2 *q, const struct blockdev_options_qcow2 *o, struct error *err)
+{
+    bool unmap = q->node && q->node->discard == BLOCK_DISCARD_UNMAP;
+    q->pass_discard[FREE_REQUEST] = o && o->has_pass_discard_request ? o->pass_discard_request : unmap;
+    q->pass_discard[FREE_SNAPSHOT] = !o || !o->has_pass_discard_snapshot || o->pass_discard_snapshot;
+    q->pass_discard[FREE_OTHER] = o && o->pass_discard_other;
+    q->discard_no_unref = o && o->discard_no_unref;
+    if (q->discard_no_unref && q->header.version < 3)
+        return fail(err, EINVAL, "discard-no-unref=on needs a version 3 image (compat 1.1), this one has version 2");
+    return true;
+}
+
+bool options_apply(struct qcow2 *q, struct error *err)
+{
+    const struct blockdev_options_qcow2 *o = q->node ? &q->node->options->u.qcow2 : NULL;
+    q->lazy_refcounts = q->header.compatible & COMPATIBLE_LAZY_REFCOUNTS;
+    if (o && o->has_lazy_refcounts) {
+        if (o->lazy_refcounts && q->header.version < 3)
+            return fail(err, EINVAL, "lazy-refcounts=on needs a version 3 image (compat 1.1), this one has version 2");
+        q->lazy_refcounts = o->lazy_refcounts;
+    }
+    q->overlap_types = overlap_types(o ? o->overlap_check : NULL);
+    struct cache_sizes sizes;
+    if (!apply_discards(q, o, err) || !choose_cache_sizes(q, o, &sizes, err))
+        return false;
+    q->slice_bits = lowest_bit(sizes.slice);
+    if (!cache_init(&q->l2_cache, q->file, (uint32_t)sizes.slice, sizes.l2) ||
+        !cache_init(&q->refcount_cache, q->file, (uint32_t)q->cluster_size,
+                    MAX(sizes.refcount, REFCOUNT_BLOCKS_LEAST * q->cluster_size)))
+        return fail(err, ENOMEM, "out of memory for metadata caches");
+    return true;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Preallocation: every cluster of a span gets its place in the file in advance.
+ *
+ * A place that was never written (behind the end of a file that grows) reads as zeroes and becomes data right away, so
+ * that the first write to it changes no metadata. A place that was something else before becomes a zero cluster with a
+ * place (version 3), or is overwritten with zeroes (version 2). With a backing file, extended entries give places whose
+ * subclusters are all unallocated.
+ */
+#include <inttypes.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "block/create.h"
+#include "formats/qcow2/entry.h"
+#include "formats/qcow2/state.h"
+
+enum { ZERO_CHUNK = 1 << 20 }; /* bytes of zeroes written at once */
+
+struct placement {
+    struct qcow2 *q;
+    struct freed_spans places; /* given to data, for falloc and full */
+    uint64_t file_end;         /* behind the last of them */
+};
+
+static bool has_place(const struct qcow2 *q, const uint8_t *slice, uint32_t index, uint64_t guest)
+{
+    struct mapping m;
+    const char *problem = mapping_decode(q, l2_get(q, slice, index), guest, &m);
+    return problem || m.has_host || m.compressed;
+}
+
+static int write_zeroes(struct edge *file, uint64_t offset, uint64_t length)
+{
+    size_t size = MIN(length, (uint64_t)ZERO_CHUNK);
+    auto_free void *zeroes = block_alloc_buffer(file, size);
+    if (!zeroes)
+        return -ENOMEM;
+    memset(zeroes, 0, size);
+    int result = 0;
+    for (uint64_t done = 0; done < length && !result; done += size)
+        result = block_write_buffer(file, offset + done, zeroes, MIN(length - done, (uint64_t)size), 0);
+    return result;
+}
+
+/* `count` clusters from `guest` have no place: gives them one. */
+static int place_run(struct placement *p, uint64_t guest, uint64_t count, uint64_t *placed)
+{
+    struct qcow2 *q = p->q;
+    uint64_t host = guest;
+    bool is_fresh = true;
+    *placed = count;
+    if (!q->external_data) {
+        int result = alloc_clusters(q, count, &host, placed);
+        if (result)
+            return result;
+        is_fresh = q->file->child->growable && host >= q->file->child->size;
+        vec_push(&p->places, ((struct host_span){host, *placed << q->cluster_bits}));
+        p->file_end = MAX(p->file_end, host + (*placed << q->cluster_bits));
+    }
+    int result = !is_fresh && q->header.version < 3 ? write_zeroes(q->file, host, *placed << q->cluster_bits) : 0;
+    uint8_t *slice;
+    uint64_t slice_offset;
+    uint32_t index;
+    if (!result)
+        result = l2_load_for_change(q, guest, &slice, &slice_offset, &index);
+    if (result)
+        return result;
+    for (uint64_t i = 0; i < *placed; i++) {
+        struct mapping old, m = {.has_host = true, .copied = true, .host = host + (i << q->cluster_bits)};
+        (void)mapping_decode(q, l2_get(q, slice, index + (uint32_t)i), guest + (i << q->cluster_bits), &old);
+        bool as_data = is_fresh || q->header.version < 3;
+        uint32_t all = all_subclusters(q);
+        if (has_backing(q) || old.zero)
+            m.zero = old.zero; /* what it reads as stays */
+        else if (as_data)
+            m.alloc = all;
+        else
+            m.zero = all;
+        l2_put(q, slice, index + (uint32_t)i, mapping_encode(q, &m));
+    }
+    cache_mark_dirty(&q->l2_cache, slice_offset);
+    return qcow2_relieve(q);
+}
+
+/* One slice's part, under the lock. */
+static int place_in_slice(struct placement *p, uint64_t from, uint64_t to)
+{
+    struct qcow2 *q = p->q;
+    while (from < to) {
+        uint8_t *slice;
+        uint64_t slice_offset, count = 0;
+        uint32_t index;
+        int result = l2_load_for_change(q, from, &slice, &slice_offset, &index);
+        if (result)
+            return result;
+        if (has_place(q, slice, index, from)) {
+            from += q->cluster_size;
+            continue;
+        }
+        while (from + (count << q->cluster_bits) < to &&
+               !has_place(q, slice, index + (uint32_t)count, from + (count << q->cluster_bits)))
+            count++;
+        uint64_t placed;
+        result = place_run(p, from, count, &placed);
+        if (result)
+            return result;
+        from += placed << q->cluster_bits;
+    }
+    return 0;
+}
+
+/* The data's own room. */
+static int fill_places(struct placement *p, enum preallocation mode)
+{
+    struct qcow2 *q = p->q;
+    const struct host_span *place;
+    vec_for_each(place, &p->places)
+    {
+        int result = mode == PREALLOCATION_FALLOC ? block_zero(q->file, place->offset, place->length, 0)
+                     : mode == PREALLOCATION_FULL ? write_zeroes(q->file, place->offset, place->length)
+                                                  : 0;
+        if (result)
+            return result;
+    }
+    return 0;
+}
+
+bool qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallocation mode, struct error *err)
+{
+    if (mode == PREALLOCATION_OFF || from >= to)
+        return true;
+    if (has_backing(q) && !q->extended_l2)
+        return fail(err, EINVAL, "preallocation and a backing file go together only with extended_l2=on");
+    struct placement p = {.q = q};
+    int result = 0;
+    for (uint64_t at = cluster_start(q, from); at < to && !result;) {
+        uint64_t stop = MIN(cluster_end(q, to), round_down(at, slice_span(q)) + slice_span(q));
+        co_mutex_lock(&q->lock);
+        result = place_in_slice(&p, at, stop);
+        co_mutex_unlock(&q->lock);
+        at = stop;
+    }
+    bool ok = !result || fail_errno(err, result, "cannot preallocate metadata");
+    /* The image ends behind its last cluster, written or not. */
+    if (ok && p.file_end > q->file->child->size)
+        ok = node_resize(q->file, p.file_end, PREALLOCATION_OFF, false, err);
+    if (ok) {
+        result = fill_places(&p, mode);
+        ok = !result || fail_errno(err, result, "cannot preallocate %" PRIu64 " bytes", to - from);
+    }
+    vec_free(&p.places);
+    return ok;
+}

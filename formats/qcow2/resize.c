@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Changing the size of the guest's disk. What a larger disk gains reads as zeroes, also where a backing file has data
+ * and where the last cluster had room behind the old end. The header says the new size last: a crash leaves the old
+ * size, with what was cut off empty, or what was added unseen.
+ */
+#include <inttypes.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "block/create.h"
+#include "formats/qcow2/state.h"
+
+/* Writes a span of whole subclusters from a buffer, with what commit needs; nothing is copied around it. */
+static int write_whole(struct node *node, uint64_t offset, uint64_t length, uint8_t *data)
+{
+    while (length) {
+        struct write_plan plan = {0};
+        int result = qcow2_prepare_write(node, offset, length, &plan);
+        if (result)
+            return result;
+        assert(!plan.cow_before || !plan.cow_after);
+        struct iovec iov = {data, plan.length};
+        result = plan.cow_before || plan.cow_after
+                     ? -ENOTSUP
+                     : block_write(plan.child, plan.child_offset, plan.length, buffers_of(&iov, 1), 0);
+        result = qcow2_commit_write(node, &plan, result);
+        if (result)
+            return result;
+        offset += plan.length;
+        length -= plan.length;
+        data += plan.length;
+    }
+    return 0;
+}
+
+/* A subcluster at the old end that only the backing file has: its front part is copied, the rest is zero from now on.
+ */
+static int copy_front(struct qcow2 *q, uint64_t old_size)
+{
+    uint64_t size = subcluster_size(q), start = round_down(old_size, size);
+    uint64_t there = MIN(old_size, q->node->backing->child->size) - start;
+    auto_free uint8_t *buffer = block_alloc_buffer(q->file, size);
+    if (!buffer)
+        return -ENOMEM;
+    memset(buffer, 0, size);
+    int result = block_read_buffer(q->node->backing, start, buffer, there);
+    return result ? result : write_whole(q->node, start, size, buffer);
+}
+
+/* Bytes behind the old end, in the subcluster that holds it. */
+static int zero_tail(struct qcow2 *q, uint64_t old_size)
+{
+    uint64_t end = round_up(old_size, subcluster_size(q));
+    if (old_size == end)
+        return 0;
+    struct extent extent;
+    int result = qcow2_map(q->node, old_size, end - old_size, &extent);
+    if (result)
+        return result;
+    if (extent.kind == EXTENT_DATA) {
+        uint64_t size = extent.child->child->size;
+        uint64_t there = extent.child_offset < size ? MIN(extent.length, size - extent.child_offset) : 0;
+        return there ? block_zero(extent.child, extent.child_offset, there, 0) : 0;
+    }
+    bool backing_shows = extent.kind == EXTENT_BACKING && has_backing(q) && q->node->backing->child->size > old_size;
+    return backing_shows ? copy_front(q, old_size) : 0;
+}
+
+static int write_zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t end)
+{
+    auto_free uint8_t *zeroes = block_alloc_buffer(q->file, q->cluster_size);
+    if (!zeroes)
+        return -ENOMEM;
+    memset(zeroes, 0, q->cluster_size);
+    int result = 0;
+    for (; offset < end && !result; offset += q->cluster_size)
+        result = write_whole(q->node, offset, q->cluster_size, zeroes);
+    return result;
+}
+
+/* What was behind the end of the disk: entries there are old machine state at most, or nothing; a longer backing file
+ * must not show. */
+static int zero_gained(struct qcow2 *q, uint64_t old_size, uint64_t new_size)
+{
+    int result = zero_tail(q, old_size);
+    uint64_t begin = round_up(old_size, subcluster_size(q));
+    uint64_t shown = has_backing(q) ? MIN(new_size, q->node->backing->child->size) : 0;
+    if (result || begin >= shown)
+        return result;
+    uint64_t end = cluster_end(q, shown);
+    if (q->header.version < 3)
+        return write_zero_clusters(q, begin, end);
+    return qcow2_zero_span(q, begin, end - begin, 0);
+}
+
+static bool store_size(struct qcow2 *q, uint64_t size, struct error *err)
+{
+    uint64_t old_size = q->header.size;
+    int result = qcow2_sync_durable(q);
+    if (!result) {
+        q->header.size = size;
+        result = header_store(q);
+    }
+    if (!result)
+        result = qcow2_barrier(q);
+    if (result) {
+        q->header.size = old_size;
+        return fail_errno(err, result, "cannot write the new size to the header");
+    }
+    q->size = size;
+    if (q->node)
+        node_set_size(q->node, size);
+    return true;
+}
+
+static bool shrink(struct qcow2 *q, uint64_t size, struct error *err)
+{
+    uint64_t begin = cluster_end(q, size), end = cluster_end(q, q->size);
+    int result = begin < end ? qcow2_unmap_span(q, begin, end - begin, true, FREE_CUT) : 0;
+    if (result)
+        return fail_errno(err, result, "cannot free the clusters behind the new end");
+    if (!store_size(q, size, err))
+        return false;
+    return !q->external_data || node_resize(q->data, size, PREALLOCATION_OFF, false, err);
+}
+
+static bool grow(struct qcow2 *q, uint64_t size, enum preallocation preallocation, struct error *err)
+{
+    uint64_t old_size = q->size, entries = DIV_ROUND_UP(size, l2_span(q));
+    if (entries > L1_BYTES_MAX / 8)
+        return fail(err, EFBIG,
+                    "a disk of %" PRIu64 " bytes is too large for clusters of %" PRIu64 " bytes: at most %" PRIu64
+                    " bytes are possible",
+                    size, q->cluster_size, (uint64_t)(l2_span(q) * (L1_BYTES_MAX / 8)));
+    co_mutex_lock(&q->lock);
+    int result = l1_grow(q, entries);
+    co_mutex_unlock(&q->lock);
+    if (!result)
+        result = zero_gained(q, old_size, size);
+    if (result)
+        return fail_errno(err, result, "cannot make room for the larger disk");
+    if (q->external_data &&
+        !node_resize(q->data, size, preallocation == PREALLOCATION_METADATA ? PREALLOCATION_OFF : preallocation, false,
+                     err))
+        return false;
+    if (q->raw_data && preallocation == PREALLOCATION_OFF)
+        preallocation = PREALLOCATION_METADATA;
+    return qcow2_preallocate(q, cluster_end(q, old_size), size, preallocation, err) && store_size(q, size, err);
+}
+
+bool qcow2_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err)
+{
+    struct qcow2 *q = node->state;
+    if (q->broken)
+        return fail(err, EIO, "the image is corrupt: it cannot be resized");
+    if (size % 512)
+        return fail(err, EINVAL, "the new size %" PRIu64 " is not a multiple of 512 bytes", size);
+    if (q->snapshots.count && q->header.version < 3)
+        return fail(err, ENOTSUP,
+                    "a version 2 image with snapshots cannot be resized: it does not record the size that "
+                    "the disk had when a snapshot was taken");
+    node_mark_written(node);
+    if (size < q->size && preallocation != PREALLOCATION_OFF)
+        return fail(err, EINVAL, "preallocation can be used only to make a disk larger");
+    if (size < q->size)
+        return shrink(q, size, err);
+    return size == q->size || grow(q, size, preallocation, err);
+}
