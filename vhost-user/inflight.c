@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/endian.h"
+#include "base/log.h"
 #include "vhost-user/internal.h"
 
 enum { INFLIGHT_VERSION = 1, AREA_ALIGNMENT = 64 };
@@ -363,9 +364,15 @@ bool inflight_start(struct queue *queue, struct error *err)
     struct inflight_queue *record = &queue->inflight;
     if (!record->area)
         return true;
-    if (record->size < queue->size)
-        return fail(err, EINVAL, "record of requests in flight has %u entries for a ring of %u", record->size,
-                    queue->size);
+    if (record->size < queue->size) {
+        /* QEMU's virtio-mmio lets a driver choose a larger ring than it made the record for. */
+        log_warning(
+            "export '%s': queue %u has %u entries, its record of requests in flight only %u: a restart will not "
+            "find its requests",
+            queue->device->export->id, queue->index, queue->size, record->size);
+        record->area = NULL;
+        return true;
+    }
     record->size = queue->ring.packed ? queue->size : record->size;
     free(TAKE(record->entry_of_id));
     record->counter = 0;
