@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * img convert: copies the content of one or more images into a new image, or into one that exists. This file reads the
+ * options, opens the sources, makes and opens the target; convert_copy.c copies.
+ */
+#include "image-tools/img/convert.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/math.h"
+#include "base/size.h"
+#include "block/create.h"
+#include "block/request.h"
+#include "image-tools/img/command.h"
+#include "image-tools/img/new_image.h"
+#include "qmp/schema/keyval.h"
+#include "qmp/schema/types.h"
+
+#define DEFAULT_WORKERS 8
+#define MAX_WORKERS 16
+#define MAX_SPARSE_SIZE (16 * MiB)
+
+struct convert_options {
+    const char *format, *target_format, *backing, *backing_format, *cache, *source_cache, *workers, *sparse_size;
+    struct texts options;
+    uint64_t rate;
+    bool no_create, target_is_zero, compress, out_of_order, offload, salvage, progress, quiet, force_share, image_opts,
+        target_image_opts;
+};
+
+static const struct tool_option convert_options[] = {
+    OPTION_ROW_TEXT('f', "source-format", "FMT", struct convert_options, format,
+                    "format of the sources (default: probed)"),
+    OPTION_ROW_TEXT('O', "target-format", "FMT", struct convert_options, target_format,
+                    "format of the target (default: raw)"),
+    OPTION_ROW_TEXTS('o', "target-options", "KEY=VALUE[,...]", struct convert_options, options,
+                     "options of the target; '-o help' lists them"),
+    OPTION_ROW_TEXT('B', "backing", "FILE", struct convert_options, backing,
+                    "keep this backing file in the target: store only what the source's top layer has"),
+    OPTION_ROW_TEXT('b', NULL, "FILE", struct convert_options, backing, "the same as -B"),
+    OPTION_ROW_TEXT('F', "backing-format", "FMT", struct convert_options, backing_format, "format of the backing file"),
+    OPTION_ROW_FLAG('c', "compress", struct convert_options, compress, "compress the target"),
+    OPTION_ROW_FLAG('n', "no-create", struct convert_options, no_create, "the target exists already"),
+    OPTION_ROW_FLAG(0, "target-is-zero", struct convert_options, target_is_zero,
+                    "with -n: the target reads as zeroes already"),
+    OPTION_ROW_TEXT('S', "sparse-size", "SIZE", struct convert_options, sparse_size,
+                    "do not store runs of zeroes of at least this length (default: 4k); 0 stores everything"),
+    OPTION_ROW_TEXT('m', "parallel", "COUNT", struct convert_options, workers,
+                    "requests in flight, 1 to 16 (default: 8)"),
+    OPTION_ROW_FLAG('W', "oob-writes", struct convert_options, out_of_order,
+                    "write in any order: faster on some targets, but their clusters get out of order"),
+    OPTION_ROW_FLAG('C', "copy-range-offloading", struct convert_options, offload,
+                    "let the host's kernel copy where it can"),
+    OPTION_ROW_SIZE('r', "rate-limit", "BYTES", struct convert_options, rate, "read no more than this a second"),
+    OPTION_ROW_FLAG(0, "salvage", struct convert_options, salvage, "zeroes where a source cannot be read"),
+    OPTION_ROW_TEXT('t', "target-cache", "MODE", struct convert_options, cache,
+                    "cache mode of the target (default: unsafe)"),
+    OPTION_ROW_TEXT('T', "source-cache", "MODE", struct convert_options, source_cache,
+                    "cache mode of the sources (default: writeback)"),
+    OPTION_ROW_FLAG('p', "progress", struct convert_options, progress, "show progress (default on a terminal)"),
+    OPTION_ROW_FLAG('q', "quiet", struct convert_options, quiet, "print nothing but errors"),
+    OPTION_ROW_FLAG('U', "force-share", struct convert_options, force_share,
+                    "open the sources even if another program is writing to them"),
+    OPTION_ROW_FLAG(0, "image-opts", struct convert_options, image_opts, "the sources are driver=FORMAT,..."),
+    OPTION_ROW_FLAG(0, "target-image-opts", struct convert_options, target_image_opts,
+                    "the target is driver=FORMAT,...; needs -n"),
+    OPTION_ROW_LATER('l', "source-snapshot", "SNAPSHOT", "it has no internal snapshots"),
+    OPTION_ROW_LATER(0, "bitmaps", NULL, "it has no persistent bitmaps"),
+    OPTION_ROW_LATER(0, "skip-broken-bitmaps", NULL, "it has no persistent bitmaps"),
+    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTIONS_END,
+};
+
+static void set_defaults(void *values)
+{
+    struct convert_options *options = values;
+    options->cache = "unsafe";
+    options->source_cache = "writeback";
+}
+
+/* Options --------------------------------------------------------------------------------------------------------- */
+
+static bool check_combinations(const struct convert_options *options, size_t n_sources, struct error *err)
+{
+    if (options->no_create && options->options.count)
+        return fail(err, EINVAL, "-o has no effect when skipping image creation");
+    if (options->target_is_zero && !options->no_create)
+        return fail(err, EINVAL, "--target-is-zero requires use of -n flag");
+    if (options->target_image_opts && !options->no_create)
+        return fail(err, EINVAL, "--target-image-opts requires use of -n flag");
+    if (options->target_image_opts && options->target_format)
+        return fail(err, EINVAL, "-O and --target-image-opts exclude each other");
+    if (options->image_opts && options->format)
+        return fail(err, EINVAL, "-f and --image-opts exclude each other");
+    if (options->offload && options->compress)
+        return fail(err, EINVAL, "Cannot enable copy offloading when -c is used");
+    if (options->offload && options->sparse_size)
+        return fail(err, EINVAL, "Cannot enable copy offloading when -S is used");
+    if (options->offload && options->salvage)
+        return fail(err, EINVAL, "Cannot use copy offloading in salvaging mode");
+    if (options->backing && n_sources > 1)
+        return fail(err, EINVAL,
+                    "Having a backing file for the target makes no sense when concatenating multiple input images");
+    if (options->backing && !options->backing_format && !options->no_create)
+        return fail(err, EINVAL, "Use of backing file requires explicit backing format (-F)");
+    return true;
+}
+
+static bool read_numbers(const struct convert_options *options, struct conversion *all, struct error *err)
+{
+    uint64_t workers = DEFAULT_WORKERS;
+    if (options->workers && (!parse_size(options->workers, &workers, NULL) || workers < 1 || workers > MAX_WORKERS))
+        return fail(err, EINVAL, "Invalid number of coroutines '%s'. Allowed number of coroutines is between 1 and %d",
+                    options->workers, MAX_WORKERS);
+    /* Packing is what compression waits for: keep every processor busy. */
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (!options->workers && options->compress && processors * 2 > DEFAULT_WORKERS)
+        workers = (uint64_t)processors * 2;
+    all->workers = (unsigned)workers;
+    all->sparse_size = 4 * KiB;
+    if (options->sparse_size && (!parse_size(options->sparse_size, &all->sparse_size, NULL) || all->sparse_size % 512 ||
+                                 all->sparse_size > MAX_SPARSE_SIZE))
+        return fail(err, EINVAL,
+                    "Invalid buffer size for sparse output specified: '%s'. Valid sizes are multiples of 512 up to "
+                    "%" PRIu64 ". Select 0 to disable sparse detection (fully allocates output).",
+                    options->sparse_size, (uint64_t)MAX_SPARSE_SIZE);
+    all->rate = options->rate;
+    all->compress = options->compress;
+    all->offload = options->offload;
+    all->salvage = options->salvage;
+    all->out_of_order = options->out_of_order || options->compress;
+    return true;
+}
+
+/* A value that one of the -o has. Owned; NULL: none has it. */
+static char *option_value(const struct texts *options, const char *key)
+{
+    char *value = NULL;
+    for (size_t i = 0; i < options->count; i++) {
+        char *later = keyval_peek(options->items[i], NULL, key);
+        if (later) {
+            free(value);
+            value = later;
+        }
+    }
+    return value;
+}
+
+/* Opening --------------------------------------------------------------------------------------------------------- */
+
+static bool open_sources(struct tool *tool, const struct convert_options *options, const struct texts *arguments,
+                         struct conversion *all, struct error *err)
+{
+    bool writethrough;
+    struct open_mode mode = {.read_only = true, .force_share = options->force_share};
+    if (!tool_cache_mode(options->source_cache, &mode, &writethrough, err))
+        return fail_prefix(err, "Invalid source cache option: ");
+    for (size_t i = 0; i + 1 < arguments->count; i++) {
+        struct edge *edge = tool_open(tool, arguments->items[i], options->image_opts, options->format, &mode,
+                                      BLOCK_PERM_CONSISTENT_READ, err);
+        if (!edge)
+            return false;
+        vec_push(&all->sources, ((struct source){arguments->items[i], edge, all->size}));
+        if (add_overflows(all->size, edge->child->size, &all->size) || all->size > INT64_MAX)
+            return fail(err, EFBIG, "The sources are too large together");
+    }
+    return true;
+}
+
+static bool check_compression(const struct block_driver *driver, const struct convert_options *options,
+                              struct error *err)
+{
+    if (!options->compress)
+        return true;
+    if (!driver->write_compressed)
+        return fail(err, ENOTSUP, "Compression not supported for this file format ('%s')", driver->name);
+    auto_free char *preallocation = option_value(&options->options, "preallocation");
+    if (preallocation && strcmp(preallocation, "off"))
+        return fail(err, EINVAL, "Compression and preallocation not supported at the same time");
+    return true;
+}
+
+static bool create_target(struct tool *tool, const struct convert_options *options, const char *format,
+                          struct conversion *all, struct error *err)
+{
+    auto_free char *size = option_value(&options->options, "size");
+    struct new_image image = {
+        .filename = all->target_name,
+        .format = format,
+        .options = &options->options,
+        .backing = options->backing,
+        .backing_format = options->backing_format,
+        .size = all->size,
+        .has_size = !size,
+        .quiet = true,
+    };
+    const struct block_driver *driver = new_image_format(tool, format, err);
+    return driver && check_compression(driver, options, err) && new_image_create(tool, &image, err);
+}
+
+/* Does all of the target read as zeroes? Gives up when its map has many parts. */
+static bool reads_as_zero(struct edge *target)
+{
+    uint64_t offset = 0;
+    for (int parts = 0; offset < target->child->size; parts++) {
+        struct block_status status;
+        if (parts == 64 ||
+            block_status(target, offset, target->child->size - offset, BLOCK_STATUS_PRECISE, &status) < 0 ||
+            !status.zero)
+            return false;
+        offset += status.length;
+    }
+    return true;
+}
+
+static uint64_t allocation_unit(struct node *node)
+{
+    struct image_facts facts = {0};
+    if (node->limits.zero_alignment > 1)
+        return node->limits.zero_alignment;
+    if (!node->driver->info || !node->driver->info(node, &facts, NULL))
+        return 0;
+    free(facts.backing_filename);
+    free(facts.full_backing_filename);
+    free(facts.backing_format);
+    image_info_specific_free(facts.specific);
+    return facts.cluster_size;
+}
+
+static bool open_target(struct tool *tool, const struct convert_options *options, const char *format,
+                        struct conversion *all, struct error *err)
+{
+    struct open_mode mode = {.unmap = true};
+    if (!tool_cache_mode(options->cache, &mode, &all->writethrough, err))
+        return fail_prefix(err, "Invalid cache option: ");
+    all->target =
+        tool_open(tool, all->target_name, options->target_image_opts, options->target_image_opts ? NULL : format, &mode,
+                  BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, err);
+    if (!all->target)
+        return false;
+    struct node *node = all->target->child;
+    if (!check_compression(node->driver, options, err))
+        return false;
+    if (node->size < all->size)
+        return fail(err, ENOSPC,
+                    "output file is smaller than input file: '%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",
+                    all->target_name, node->size, all->size);
+    all->cluster_size = allocation_unit(node);
+    all->target_is_zero = options->target_is_zero || (!all->keep_backing && reads_as_zero(all->target));
+    return true;
+}
+
+static bool prepare(struct tool *tool, const struct convert_options *options, const struct texts *arguments,
+                    struct conversion *all, struct error *err)
+{
+    const char *format = options->target_format ? options->target_format : "raw";
+    auto_free char *backing = option_value(&options->options, "backing_file");
+    all->loop = tool->loop;
+    all->target_name = arguments->items[arguments->count - 1];
+    all->keep_backing = options->backing || backing;
+    if (!check_combinations(options, arguments->count - 1, err) || !read_numbers(options, all, err))
+        return false;
+    if (!open_sources(tool, options, arguments, all, err))
+        return false;
+    if (!options->no_create && !create_target(tool, options, format, all, err))
+        return fail_prefix(err, "error while converting %s: ", format);
+    return open_target(tool, options, format, all, err);
+}
+
+static int convert_images(struct tool *tool, const struct convert_options *options, const struct texts *arguments)
+{
+    auto_error err = {0};
+    struct conversion all = {0};
+    int status = 1;
+    if (!prepare(tool, options, arguments, &all, &err))
+        img_fail(&err, 1);
+    else
+        status = conversion_run(&all, options->progress && !options->quiet, options->quiet) ? 0 : 1;
+    struct source *source;
+    vec_for_each(source, &all.sources) tool_close(source->edge);
+    vec_free(&all.sources);
+    tool_close(all.target);
+    return status;
+}
+
+static int convert_run(struct tool *tool, void *values, const struct texts *arguments)
+{
+    const struct convert_options *options = values;
+    auto_error err = {0};
+    if (!options->target_image_opts && options->options.count) {
+        const struct block_driver *format =
+            new_image_format(tool, options->target_format ? options->target_format : "raw", &err);
+        if (!format)
+            return img_fail(&err, 1);
+        if (new_image_help(format, &options->options))
+            return 0;
+    }
+    if (arguments->count < 2) {
+        log_error("Must specify image file name: at least one source and a target");
+        return 1;
+    }
+    return convert_images(tool, options, arguments);
+}
+
+const struct img_command img_convert = {
+    .name = "convert",
+    .arguments = "SOURCE... TARGET",
+    .summary = "Copy images into another one, of the same or another format",
+    .details = "Several sources are put one behind the other.\n",
+    .options = convert_options,
+    .values_size = sizeof(struct convert_options),
+    .set_defaults = set_defaults,
+    .run = convert_run,
+};

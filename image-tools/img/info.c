@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * img info: what an image says about itself, and with --backing-chain, every image below it.
+ *
+ * The image may be anybody's, so each image of a chain is opened alone, without the backing file it names, and a chain
+ * that leads back to itself is noticed by the identity of the files. An overlay whose backing file is gone can still be
+ * looked at.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/size.h"
+#include "block/query.h"
+#include "image-tools/img/command.h"
+#include "qmp/schema/json.h"
+#include "qmp/schema/types.h"
+
+struct info_options {
+    const char *format, *output, *cache;
+    bool backing_chain, force_share, image_opts;
+};
+
+static const struct tool_option info_options[] = {
+    OPTION_ROW_TEXT('f', "format", "FMT", struct info_options, format, "format of the image (default: probed)"),
+    OPTION_ROW_FLAG(0, "backing-chain", struct info_options, backing_chain, "also describe the images below it"),
+    OPTION_ROW_TEXT(0, "output", "human|json", struct info_options, output, "layout of the result (default: human)"),
+    OPTION_ROW_TEXT('t', "cache", "MODE", struct info_options, cache, "cache mode to open the image with"),
+    OPTION_ROW_FLAG('U', "force-share", struct info_options, force_share,
+                    "open the image even if another program is writing to it"),
+    OPTION_ROW_FLAG(0, "image-opts", struct info_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_LATER(0, "limits", NULL, "limits of block nodes are not shown"),
+    OPTIONS_END,
+};
+
+static void print_size(const char *label, uint64_t size)
+{
+    char buffer[FORMAT_SIZE_MAX];
+    printf("%s: %s", label, format_size(buffer, size));
+}
+
+static void print_specific(const struct image_info_specific *specific, unsigned indent)
+{
+    if (!specific)
+        return;
+    auto_json *json = image_info_specific_to_json(specific);
+    const struct json *data = json_get(json, "data");
+    if (!data || !json_length(data))
+        return;
+    printf("%*sFormat specific information:\n", (int)indent, "");
+    tool_print_members(data, indent + 4);
+}
+
+/* A child, such as the file that holds the image; `path` names its place ("/file", "/file/file"). */
+static void print_child(const char *path, const struct block_graph_info *info)
+{
+    printf("Child node '%s':\n    filename: %s\n    protocol type: %s\n", path, info->filename, info->format);
+    print_size("    file length", info->virtual_size);
+    printf(" (%" PRIu64 " bytes)\n", info->virtual_size);
+    if (info->has_actual_size) {
+        print_size("    disk size", info->actual_size);
+        printf("\n");
+    }
+    print_specific(info->format_specific, 4);
+    for (size_t i = 0; i < info->n_children; i++) {
+        auto_free char *deeper = xasprintf("%s/%s", path, info->children[i]->name);
+        print_child(deeper, info->children[i]->info);
+    }
+}
+
+static void print_backing(const struct block_graph_info *info)
+{
+    if (!info->backing_filename)
+        return;
+    printf("backing file: %s", info->backing_filename);
+    if (!info->full_backing_filename)
+        printf(" (cannot determine actual path)");
+    else if (strcmp(info->backing_filename, info->full_backing_filename))
+        printf(" (actual path: %s)", info->full_backing_filename);
+    printf("\n");
+    if (info->backing_filename_format)
+        printf("backing file format: %s\n", info->backing_filename_format);
+}
+
+static void print_human(const struct block_graph_info *info)
+{
+    printf("image: %s\nfile format: %s\n", info->filename, info->format);
+    print_size("virtual size", info->virtual_size);
+    printf(" (%" PRIu64 " bytes)\n", info->virtual_size);
+    if (info->has_actual_size) {
+        print_size("disk size", info->actual_size);
+        printf("\n");
+    } else {
+        printf("disk size: unavailable\n");
+    }
+    if (info->has_encrypted && info->encrypted)
+        printf("encrypted: yes\n");
+    if (info->has_cluster_size)
+        printf("cluster_size: %" PRIu64 "\n", info->cluster_size);
+    if (info->has_dirty_flag && info->dirty_flag)
+        printf("cleanly shut down: no\n");
+    print_backing(info);
+    print_specific(info->format_specific, 0);
+    for (size_t i = 0; i < info->n_children; i++) {
+        auto_free char *path = xasprintf("/%s", info->children[i]->name);
+        print_child(path, info->children[i]->info);
+    }
+}
+
+/* Members in the order that readers are used to: the children first. */
+static struct json *children_first(struct json *info)
+{
+    struct json *ordered = json_new_object();
+    auto_json *children = json_take(info, "children");
+    struct json *list = json_new_array();
+    for (size_t i = 0; i < json_length(children); i++) {
+        struct json *child = json_clone(json_at(children, i));
+        json_set(child, "info", children_first(json_take(child, "info")));
+        json_append(list, child);
+    }
+    json_set(ordered, "children", list);
+    for (struct json_member m = json_first(info); m.key; m = json_next(m))
+        json_set(ordered, m.key, json_clone(m.value));
+    json_free(info);
+    return ordered;
+}
+
+static void print_json(const struct block_graph_info_list *chain, bool is_array)
+{
+    auto_json *list = json_new_array();
+    for (size_t i = 0; i < chain->n; i++)
+        json_append(list, children_first(block_graph_info_to_json(chain->items[i])));
+    auto_free char *text = json_to_pretty_text(is_array ? list : json_at(list, 0));
+    printf("%s\n", text);
+}
+
+/* The chain ------------------------------------------------------------------------------------------------------- */
+
+struct visited {
+    uint64_t device, inode;
+    char *filename;
+};
+vec_of(visits, struct visited);
+
+static bool visit(struct visits *visits, const struct node *node, const char *filename, struct error *err)
+{
+    while (node->file)
+        node = node->file->child;
+    struct visited *seen;
+    vec_for_each(seen, visits)
+    {
+        bool same_file = node->host_inode && seen->inode == node->host_inode && seen->device == node->host_device;
+        if (same_file || !strcmp(seen->filename, filename))
+            return fail(err, ELOOP, "Backing file '%s' creates an infinite loop", filename);
+    }
+    vec_push(visits, ((struct visited){node->host_device, node->host_inode, xstrdup(filename)}));
+    return true;
+}
+
+static struct block_graph_info *describe_one(struct tool *tool, const char *filename, const char *format,
+                                             bool is_image_opts, const struct open_mode *mode, struct visits *visits,
+                                             struct error *err)
+{
+    struct edge *edge = tool_open(tool, filename, is_image_opts, format, mode, 0, err);
+    if (!edge)
+        return NULL;
+    struct block_graph_info *info = NULL;
+    if (visit(visits, edge->child, filename, err))
+        info = node_query_graph(edge->child, err);
+    tool_close(edge);
+    return info;
+}
+
+static bool describe_chain(struct tool *tool, const struct info_options *options, const char *filename,
+                           struct block_graph_info_list *chain, struct visits *visits, struct error *err)
+{
+    bool writethrough;
+    struct open_mode mode = {.read_only = true, .no_backing = true, .force_share = options->force_share};
+    if (options->cache && !tool_cache_mode(options->cache, &mode, &writethrough, err))
+        return false;
+    struct block_graph_info *info =
+        describe_one(tool, filename, options->format, options->image_opts, &mode, visits, err);
+    while (info) {
+        block_graph_info_list_append(chain, info);
+        if (!options->backing_chain || !info->full_backing_filename)
+            return true;
+        info =
+            describe_one(tool, info->full_backing_filename, info->backing_filename_format, false, &mode, visits, err);
+    }
+    return false;
+}
+
+static int print_chain(const struct block_graph_info_list *chain, const struct info_options *options,
+                       enum output_format output)
+{
+    if (output == OUTPUT_JSON) {
+        print_json(chain, options->backing_chain);
+        return 0;
+    }
+    for (size_t i = 0; i < chain->n; i++) {
+        printf("%s", i ? "\n" : "");
+        print_human(chain->items[i]);
+    }
+    return 0;
+}
+
+static int info_run(struct tool *tool, void *values, const struct texts *arguments)
+{
+    const struct info_options *options = values;
+    auto_error err = {0};
+    enum output_format output;
+    if (!img_output_format(options->output, &output))
+        return 1;
+    auto_block_graph_info_list *chain = block_graph_info_list_new();
+    struct visits visits = {0};
+    bool ok = describe_chain(tool, options, arguments->items[0], chain, &visits, &err);
+    struct visited *seen;
+    vec_for_each(seen, &visits) free(seen->filename);
+    vec_free(&visits);
+    return ok ? print_chain(chain, options, output) : img_fail(&err, 1);
+}
+
+const struct img_command img_info = {
+    .name = "info",
+    .arguments = "FILE",
+    .summary = "Describe an image",
+    .options = info_options,
+    .values_size = sizeof(struct info_options),
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .run = info_run,
+};

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How far a command has come: "    (12.34/100%)\r" on standard output, which people and their programs read. SIGUSR1
+ * prints it once, on standard error, also when it was not asked for.
+ */
+#ifndef IMAGE_TOOLS_IMG_PROGRESS_H
+#define IMAGE_TOOLS_IMG_PROGRESS_H
+
+#include <signal.h>
+#include "base/loop.h"
+
+struct progress {
+    bool shown;
+    double percent, printed;
+    struct loop_watch watch;
+    int signal_fd;
+};
+
+/* `wanted`: by option; `automatic`: show it when standard output is a terminal. */
+void progress_start(struct progress *progress, struct loop *loop, bool wanted, bool automatic);
+void progress_set(struct progress *progress, uint64_t done, uint64_t total);
+void progress_end(struct progress *progress, bool success);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the image tools share: a loop and a block graph around their main function, opening of images by the options of
+ * a command line, and texts. */
+#ifndef IMAGE_TOOLS_TOOL_H
+#define IMAGE_TOOLS_TOOL_H
+
+#include "block/name.h"
+#include "block/node.h"
+#include "image-tools/options.h"
+
+struct loop;
+
+struct tool {
+    struct loop *loop;
+    struct graph *graph;
+    void *arg;
+};
+
+/* Runs fn(tool) in a coroutine and returns its exit status. */
+int tool_run(int (*fn)(struct tool *tool), void *arg);
+
+void tool_print_version(void);
+void tool_print_formats(void);             /* "Supported formats: ..." */
+bool tool_enable_trace(const char *globs); /* says what is wrong */
+
+/* Cache modes of command lines: none, writeback, writethrough, directsync, unsafe. `writethrough` is set when every
+ * write has to be durable by itself. */
+bool tool_cache_mode(const char *name, struct open_mode *mode, bool *writethrough, struct error *err);
+
+/* Opens an image, by name or by --image-opts text, as one user with these permissions. Readers let others only read
+ * (so that a running guest's image is refused), unless mode->force_share. YIELDS. */
+struct edge *tool_open(struct tool *tool, const char *name, bool is_image_opts, const char *format,
+                       const struct open_mode *mode, uint32_t perm, struct error *err);
+void tool_close(struct edge *edge); /* NULL is allowed. YIELDS */
+
+/* Members of an object as indented lines "name: value", the way `info` prints what is special to a format. Hyphens of
+ * names become spaces. */
+struct json;
+void tool_print_members(const struct json *object, unsigned indent);
+
+#endif
