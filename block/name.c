@@ -386,6 +386,12 @@ struct node *node_open_image_opts(struct graph *graph, const char *text, const s
 
 /* Names inside images --------------------------------------------------------------------------------------------- */
 
+static const char *image_name(const struct node *node)
+{
+    const char *name = node->filename ? node->filename : node->file ? node->file->child->filename : NULL;
+    return name ? name : node->name;
+}
+
 static bool may_lead_on(const struct node *parent, const char *role, const char *filename, struct error *err)
 {
     if (!parent->probed_by_image)
@@ -393,8 +399,7 @@ static bool may_lead_on(const struct node *parent, const char *role, const char 
     return fail(err, EACCES,
                 "Image '%s' names '%s' as its %s file, but was itself taken for '%s' only by its first bytes, which a "
                 "guest may have written. If it is meant, say so in the image above: rebase -u -F %s",
-                parent->filename ? parent->filename : parent->name, filename, role, parent->driver->name,
-                parent->driver->name);
+                image_name(parent), filename, role, parent->driver->name, parent->driver->name);
 }
 
 static struct open_mode child_mode(const struct node *parent, bool is_backing)
@@ -417,19 +422,8 @@ struct edge *node_open_child_by_name(struct node *parent, const char *role, cons
     bool is_backing = !strcmp(role, "backing");
     struct open_mode mode = child_mode(parent, is_backing);
     struct open_context context = {.opener = parent, .probed_by_image = !format};
-    auto_free char *name = name_resolve(parent->filename, filename);
-    if (!parent->filename && parent->file) {
-        free(name);
-        name = name_resolve(parent->file->child->filename, filename);
-    }
+    auto_free char *name = name_resolve(image_name(parent), filename);
     struct node *child = is_backing || format ? open_name(parent->graph, name, format, &mode, context, err)
                                               : open_protocol(parent->graph, name, &mode, parent, err);
-    if (!child) {
-        fail_prefix(err, "Could not open %s file '%s': ", role, name);
-        return NULL;
-    }
-    struct edge *edge = graph_attach_child(parent, role, child, perm, shared, err);
-    if (!edge)
-        fail_prefix(err, "Could not use %s file '%s': ", role, name);
-    return edge;
+    return child ? graph_attach_child(parent, role, child, perm, shared, err) : NULL; /* the driver adds the context */
 }
