@@ -161,6 +161,14 @@ void cpu_request_stop(struct cpu *cpu)
     pthread_mutex_unlock(&cpu->lock);
 }
 
+bool cpu_is_stopped(struct cpu *cpu)
+{
+    pthread_mutex_lock(&cpu->lock);
+    bool stopped = !cpu->thread_started || cpu->stopped;
+    pthread_mutex_unlock(&cpu->lock);
+    return stopped;
+}
+
 void cpu_stop(struct cpu *cpu)
 {
     cpu_request_stop(cpu);

@@ -85,6 +85,7 @@ void cpu_free(struct cpu *cpu);
 void cpu_reset(struct cpu *cpu, uint64_t pc);
 bool cpu_start(struct cpu *cpu, struct error *err); /* starts the thread, or lets a stopped vCPU go on */
 void cpu_stop(struct cpu *cpu);         /* returns when the vCPU stands still; must not hold the machine lock */
+bool cpu_is_stopped(struct cpu *cpu);   /* after cpu_request_stop(): does it stand still? */
 void cpu_request_stop(struct cpu *cpu); /* any thread (also the vCPU's own): asks only */
 void cpu_kick(struct cpu *cpu);
 
