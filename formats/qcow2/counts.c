@@ -55,5 +55,5 @@ uint64_t counts_next(const struct counts *counts, uint64_t index)
         else
             index++;
     }
-    return counts->end;
+    return UINT64_MAX;
 }

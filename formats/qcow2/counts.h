@@ -21,7 +21,7 @@ void counts_release(struct counts *counts);
 uint64_t counts_get(const struct counts *counts, uint64_t index);
 /* One more reference to each cluster of [first, last]. 0; -ERANGE: not inside the file; -ENOMEM. */
 int counts_add(struct counts *counts, uint64_t first, uint64_t last);
-/* The first cluster at or after `index` with a count, or counts->end. Skips empty chunks. */
+/* The first cluster at or after `index` with a count, or UINT64_MAX. Skips empty chunks. */
 uint64_t counts_next(const struct counts *counts, uint64_t index);
 
 struct check {

@@ -55,6 +55,14 @@ static int load_block_at(struct qcow2 *q, uint64_t offset, uint8_t **block)
     }
 }
 
+static int bad_block(struct qcow2 *q, uint64_t table_index, uint64_t offset)
+{
+    return qcow2_corrupt(q, offset, UINT64_MAX,
+                         "refcount table entry %" PRIu64 " is 0x%" PRIx64
+                         ": a refcount block begins at a multiple of %" PRIu64 ", inside the file",
+                         table_index, offset, q->cluster_size);
+}
+
 int refblock_load(struct qcow2 *q, uint64_t index, uint8_t **block)
 {
     uint64_t table_index = index >> q->refblock_bits;
@@ -62,11 +70,13 @@ int refblock_load(struct qcow2 *q, uint64_t index, uint8_t **block)
     *block = NULL;
     if (!offset)
         return 0;
-    if (!is_aligned(offset, q->cluster_size) || offset >= q->file->child->size + q->cluster_size)
-        return qcow2_corrupt(q, offset, UINT64_MAX,
-                             "refcount table entry %" PRIu64 " is 0x%" PRIx64
-                             ": a refcount block begins at a multiple of %" PRIu64 ", inside the file",
-                             table_index, offset, q->cluster_size);
+    if (!is_aligned(offset, q->cluster_size))
+        return bad_block(q, table_index, offset);
+    *block = cache_peek(&q->refcount_cache, offset);
+    if (*block)
+        return 0; /* also a new one, which is not in the file yet */
+    if (offset >= q->file->child->size)
+        return bad_block(q, table_index, offset);
     return load_block_at(q, offset, block);
 }
 

@@ -107,8 +107,7 @@ struct rebuild {
 static bool block_is_needed(const struct check *check, const struct rebuild *r, uint64_t table_index)
 {
     uint64_t first = table_index << check->q->refblock_bits, end = (table_index + 1) << check->q->refblock_bits;
-    return counts_next(&check->counts, first) < MIN(end, check->counts.end) ||
-           (first < r->start + r->blocks + r->clusters && r->start < end);
+    return counts_next(&check->counts, first) < end || (first < r->start + r->blocks + r->clusters && r->start < end);
 }
 
 static int plan_rebuild(struct check *check, struct rebuild *r)

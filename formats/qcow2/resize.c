@@ -34,37 +34,68 @@ static int write_whole(struct node *node, uint64_t offset, uint64_t length, uint
     return 0;
 }
 
-/* A subcluster at the old end that only the backing file has: its front part is copied, the rest is zero from now on.
- */
-static int copy_front(struct qcow2 *q, uint64_t old_size)
+/* The unit of `size` bytes at the old end is made anew: what is in front of the end is kept, the rest is zero. */
+static int rewrite_unit(struct qcow2 *q, uint64_t old_size, uint64_t size, const struct extent *extent)
 {
-    uint64_t size = subcluster_size(q), start = round_down(old_size, size);
-    uint64_t there = MIN(old_size, q->node->backing->child->size) - start;
+    uint64_t start = round_down(old_size, size), kept = old_size - start;
     auto_free uint8_t *buffer = block_alloc_buffer(q->file, size);
     if (!buffer)
         return -ENOMEM;
     memset(buffer, 0, size);
-    int result = block_read_buffer(q->node->backing, start, buffer, there);
+    struct iovec iov = {buffer, size};
+    int result = 0;
+    if (kept && extent->kind == EXTENT_ENCODED)
+        result = qcow2_read_encoded(q->node, start, kept, extent, buffers_of(&iov, 1));
+    else if (kept)
+        result = block_read_buffer(q->node->backing, start, buffer, kept);
     return result ? result : write_whole(q->node, start, size, buffer);
 }
 
-/* Bytes behind the old end, in the subcluster that holds it. */
+/* The part of an extent that its file has. */
+static int zero_data(const struct extent *extent)
+{
+    uint64_t size = extent->child->child->size;
+    uint64_t there = extent->child_offset < size ? MIN(extent->length, size - extent->child_offset) : 0;
+    return there ? block_zero(extent->child, extent->child_offset, there, 0) : 0;
+}
+
+/* Bytes behind the old end, in the cluster that holds it: left over from a larger disk, or shown by the backing file.
+ */
 static int zero_tail(struct qcow2 *q, uint64_t old_size)
 {
-    uint64_t end = round_up(old_size, subcluster_size(q));
-    if (old_size == end)
-        return 0;
-    struct extent extent;
-    int result = qcow2_map(q->node, old_size, end - old_size, &extent);
-    if (result)
-        return result;
-    if (extent.kind == EXTENT_DATA) {
-        uint64_t size = extent.child->child->size;
-        uint64_t there = extent.child_offset < size ? MIN(extent.length, size - extent.child_offset) : 0;
-        return there ? block_zero(extent.child, extent.child_offset, there, 0) : 0;
+    uint64_t end = cluster_end(q, old_size), at = old_size;
+    int result = 0;
+    while (at < end && !result) {
+        struct extent extent;
+        result = qcow2_map(q->node, at, end - at, &extent);
+        if (result)
+            return result;
+        uint64_t sub_end = round_up(at, subcluster_size(q));
+        bool shows = extent.kind == EXTENT_BACKING && has_backing(q) && q->node->backing->child->size > at;
+        if (extent.kind == EXTENT_ENCODED)
+            return rewrite_unit(q, at, q->cluster_size, &extent);
+        if (extent.kind == EXTENT_DATA)
+            result = zero_data(&extent);
+        else if (shows && at < sub_end)
+            result = rewrite_unit(q, at, subcluster_size(q), &extent);
+        else if (shows)
+            result = qcow2_zero_span(q, at, extent.length, 0);
+        at += shows && at < sub_end ? sub_end - at : extent.length;
     }
-    bool backing_shows = extent.kind == EXTENT_BACKING && has_backing(q) && q->node->backing->child->size > old_size;
-    return backing_shows ? copy_front(q, old_size) : 0;
+    return result;
+}
+
+/* Entries behind the end: saved machine state that was never loaded, or what a forged image hid there. */
+static int drop_hidden(struct qcow2 *q, uint64_t old_size)
+{
+    uint64_t begin = cluster_end(q, old_size);
+    int result = 0;
+    for (uint64_t i = l1_index(q, begin); i < q->l1.count && !result; i++) {
+        uint64_t from = MAX(begin, i * l2_span(q));
+        if (q->l1.entries[i] & ENTRY_OFFSET)
+            result = qcow2_unmap_span(q, from, (i + 1) * l2_span(q) - from, true, FREE_CUT);
+    }
+    return result;
 }
 
 static int write_zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t end)
@@ -79,12 +110,13 @@ static int write_zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t end)
     return result;
 }
 
-/* What was behind the end of the disk: entries there are old machine state at most, or nothing; a longer backing file
- * must not show. */
+/* A longer backing file must not show behind the old end. */
 static int zero_gained(struct qcow2 *q, uint64_t old_size, uint64_t new_size)
 {
-    int result = zero_tail(q, old_size);
-    uint64_t begin = round_up(old_size, subcluster_size(q));
+    int result = drop_hidden(q, old_size);
+    if (!result)
+        result = zero_tail(q, old_size);
+    uint64_t begin = cluster_end(q, old_size);
     uint64_t shown = has_backing(q) ? MIN(new_size, q->node->backing->child->size) : 0;
     if (result || begin >= shown)
         return result;
