@@ -127,11 +127,21 @@ static struct json *children_first(struct json *info)
     return ordered;
 }
 
+/* Readers expect this member of every image. */
+static void set_dirty_flag(struct block_graph_info *info)
+{
+    info->has_dirty_flag = true;
+    for (size_t i = 0; i < info->n_children; i++)
+        set_dirty_flag(info->children[i]->info);
+}
+
 static void print_json(const struct block_graph_info_list *chain, bool is_array)
 {
     auto_json *list = json_new_array();
-    for (size_t i = 0; i < chain->n; i++)
+    for (size_t i = 0; i < chain->n; i++) {
+        set_dirty_flag(chain->items[i]);
         json_append(list, children_first(block_graph_info_to_json(chain->items[i])));
+    }
     auto_free char *text = json_to_pretty_text(is_array ? list : json_at(list, 0));
     printf("%s\n", text);
 }
