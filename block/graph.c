@@ -376,10 +376,11 @@ bool graph_del(struct graph *graph, const char *node_name, struct error *err)
     if (!node->monitor_owned)
         return fail(err, EBUSY, "Node %s is not owned by the monitor", node_name);
     const struct edge *user = list_first(&node->parents, struct edge, child_link);
+    if (user && user->parent)
+        return fail(err, EBUSY, "Node %s is in use: it is the %s of node '%s'", node_name, user->role,
+                    user->parent->name);
     if (user)
-        return fail(err, EBUSY, "Node %s is in use: it is the %s of %s%s%s", node_name,
-                    user->parent ? user->role : "node", user->parent ? "node '" : user->role,
-                    user->parent ? user->parent->name : "", user->parent ? "'" : "");
+        return fail(err, EBUSY, "Node %s is in use by %s", node_name, user->role);
     if (node->references > 1)
         return fail(err, EBUSY, "Node %s is in use", node_name);
     node_unref(node);
