@@ -101,7 +101,7 @@ static bool find_kind(const char *name, enum char_line_kind *kind, struct error 
 bool lines_define(struct lines *lines, const char *text, struct error *err)
 {
     struct props props;
-    enum char_line_kind kind;
+    enum char_line_kind kind = CHAR_LINE_NULL;
     if (!props_parse(&props, "-chardev", text, "backend", err))
         return false;
     auto_free char *backend = props_string(&props, "backend"), *id = props_string(&props, "id");
