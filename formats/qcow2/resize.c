@@ -129,7 +129,10 @@ static int zero_gained(struct qcow2 *q, uint64_t old_size, uint64_t new_size)
 static bool store_size(struct qcow2 *q, uint64_t size, struct error *err)
 {
     uint64_t old_size = q->header.size;
-    int result = qcow2_sync_durable(q);
+    /* Zeroed tails are data: the barrier is needed even when no metadata changed. */
+    int result = qcow2_sync(q);
+    if (!result)
+        result = qcow2_barrier(q);
     if (!result) {
         q->header.size = size;
         result = header_store(q);
