@@ -100,9 +100,9 @@ struct machine_code {
     uint32_t generation; /* counts emptyings */
 
     uint8_t *rw, *rx;         /* the two mappings of the cache */
-    uint32_t size, near, far; /* hot code grows up from near, stubs grow down from far */
+    uint32_t size, near, far; /* hot code grows from near_start, stubs from far_start */
     uint32_t near_start, far_start;
-    uint64_t thunks[16]; /* the back end's entry points, rx */
+    void *host_data; /* the back end's */
 
     struct code_block *blocks;
     struct code_exit *exits;
@@ -112,6 +112,10 @@ struct machine_code {
     uint32_t identity_count, identity_hash[4096];
     struct translate_statistics statistics;
 };
+
+/* translate_cpu.exit_link: the number of an exit, or this bit and the number of a block (dead, or to be evaluated). */
+#define CODE_EXIT_IS_BLOCK 0x80000000u
+enum { TRANSLATE_EXIT_EVALUATE = 4 }; /* from translate_host.enter() only: exit_link is the block */
 
 struct fetch_entry {
     uint64_t page, physical; /* page addresses */
@@ -139,6 +143,7 @@ struct translate_private {
     uint32_t asid;
     uint16_t next_tag, fetch_context, next_fetch;
     uint16_t shared[TRANSLATE_MMUS]; /* the tag of entries that are the same in all address spaces */
+    bool used[TRANSLATE_MMUS];       /* an entry was filled since the shared tag was fresh */
     struct context map[CONTEXT_MAP];
     struct {
         uint64_t low, high; /* covers all mappings larger than a page that were filled; low > high: none */
@@ -155,6 +160,7 @@ struct code_range *code_range_of(struct machine_code *code, uint64_t physical);
 struct page_state *page_state_of(struct machine_code *code, uint64_t physical);
 uint32_t page_identity_of(struct machine_code *code, uint64_t page, uint64_t physical, unsigned mmu);
 struct code_block *block_find(struct machine_code *code, uint64_t pc, uint64_t physical, uint32_t key);
+struct ir_block *block_keep_ir(const struct ir_block *ir);
 void block_kill(struct machine_code *code, struct code_block *block);
 struct code_page *page_expect_code(struct machine_code *code, uint64_t physical); /* before its bytes are read */
 void page_settle(struct machine_code *code, uint64_t physical);                   /* lines = those of its blocks */

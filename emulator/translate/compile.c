@@ -95,7 +95,7 @@ static void count_insns(struct machine_code *code, const struct ir_block *ir, st
     code->statistics.ops += ir->count;
 }
 
-static struct ir_block *keep_ir(const struct ir_block *ir)
+struct ir_block *block_keep_ir(const struct ir_block *ir)
 {
     size_t size = offsetof(struct ir_block, ops) + ir->count * sizeof ir->ops[0];
     return xmemdup(ir, size);
@@ -141,7 +141,7 @@ struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *p
     if (done && code->host)
         done = code->host->compile(code, &tc->private->ir, block);
     else if (done)
-        block->ir = keep_ir(&tc->private->ir);
+        block->ir = block_keep_ir(&tc->private->ir);
     if (done) {
         block_publish(code, block);
         count_insns(code, &tc->private->ir, block);

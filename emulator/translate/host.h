@@ -7,7 +7,7 @@
  *
  * Patching rules, so that no vCPU has to stop: a block's entry begins with an instruction of at least two bytes, and
  * killing it replaces these two bytes, atomically, by a short jump to its header, which leaves to the run time; an exit
- * is a jump whose 32-bit displacement does not cross a 16-byte boundary and is replaced by one store. Code memory is
+ * is a jump whose 32-bit displacement does not straddle 8 bytes and is replaced by one store. Code memory is
  * reused only when no vCPU is in translated code.
  */
 #ifndef EMULATOR_TRANSLATE_HOST_H
@@ -22,7 +22,8 @@ struct translate_host {
     const char *name;
     /* Is this processor good enough? Emits the entry and exit paths at the start of the (empty) cache. */
     bool (*prepare)(struct machine_code *code, struct error *err);
-    void (*reset)(struct machine_code *code); /* again, after the cache was emptied */
+    void (*unprepare)(struct machine_code *code);
+    void (*begin_cpu)(struct translate_cpu *tc);
     /* Emits `ir` for `block`; fills in block->code and its exits. false: the cache is full. */
     bool (*compile)(struct machine_code *code, const struct ir_block *ir, struct code_block *block);
     /* Runs from `entry` until an exit; returns the reason, tc->exit_link the exit that may be linked (or 0). */

@@ -114,6 +114,8 @@ void machine_code_free(struct machine_code *code)
         release(code->ranges[i].pages, pages * sizeof(struct page_state));
     }
     free(code->ranges);
+    if (code->host && code->host_data)
+        code->host->unprepare(code);
     release(code->rw, code->size);
     release(code->rx, code->size);
     release(code->blocks, CODE_MAX_BLOCKS * sizeof *code->blocks);
@@ -129,7 +131,7 @@ void machine_code_statistics(struct machine_code *code, struct translate_statist
     pthread_mutex_lock(&code->lock);
     *out = code->statistics;
     if (code->host)
-        out->host_bytes = (code->near - code->near_start) + (code->far_start - code->far);
+        out->host_bytes = (code->near - code->near_start) + (code->far - code->far_start);
     pthread_mutex_unlock(&code->lock);
 }
 
@@ -148,6 +150,8 @@ bool translate_cpu_init(struct translate_cpu *tc, void *cpu, struct machine_code
     tc->code_base = (uint64_t)(uintptr_t)code->rx;
     tc->private = new (struct translate_private);
     tlb_init(tc);
+    if (code->host)
+        code->host->begin_cpu(tc);
     pthread_mutex_lock(&code->lock);
     tc->private->index = code->cpu_count++;
     tc->private->next = code->cpus;
@@ -271,14 +275,30 @@ static struct code_block *find_or_compile(struct translate_cpu *tc)
     return block;
 }
 
+static unsigned evaluate(struct translate_cpu *tc, struct code_block *block)
+{
+    unsigned reason = ir_evaluate(tc, &tc->private->evaluator, block->ir);
+    tc->exit_link = 0;
+    return reason;
+}
+
 static unsigned run_block(struct translate_cpu *tc, struct code_block *block)
 {
+    struct machine_code *code = tc->code;
     tc->exit_link = 0;
-    if (!tc->code->host)
-        return ir_evaluate(tc, &tc->private->evaluator, block->ir);
-    unsigned reason = tc->code->host->enter(tc, block->code);
-    if (tc->exit_link)
-        tc->pc = tc->code->exits[tc->exit_link].pc;
+    if (!code->host)
+        return evaluate(tc, block);
+    unsigned reason = code->host->enter(tc, block->code);
+    if (reason == TRANSLATE_EXIT_EVALUATE) {
+        tc->pc = code->blocks[tc->exit_link].pc;
+        return evaluate(tc, &code->blocks[tc->exit_link]);
+    }
+    if (tc->exit_link & CODE_EXIT_IS_BLOCK) { /* it was dead: look up anew */
+        tc->pc = code->blocks[tc->exit_link & ~CODE_EXIT_IS_BLOCK].pc;
+        tc->exit_link = 0;
+    } else if (tc->exit_link) {
+        tc->pc = code->exits[tc->exit_link].pc;
+    }
     return reason;
 }
 

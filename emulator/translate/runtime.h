@@ -92,7 +92,10 @@ enum {
     TRANSLATE_JUMPS = 4096,
     TRANSLATE_FETCH_PAGES = 1024,
     TRANSLATE_RETURNS = 16,
-    TRANSLATE_CONTEXTS = 2047, /* tags an entry can carry: bits 0..10; bit 11 sends an access to the slow path */
+    /* Low bits of a tag: 0..2 zero, where a required alignment leaves its offending bits; 3..10 the context; 11 sends
+     * every access to the slow path. */
+    TRANSLATE_CONTEXTS = 255,
+    TRANSLATE_CONTEXT_SHIFT = 3,
     TRANSLATE_TLB_SLOW = 1 << 11
 };
 
@@ -120,6 +123,7 @@ struct translate_cpu {
     uint64_t host_sp, spill[24];
     uint64_t code_base;
     const void *helper_table;
+    void (*slow_access)(void);                 /* the back end's */
     uint64_t reserved_address, reserved_value; /* load-reserved; address ~0: none */
     uint64_t exit_link;                        /* the exit that was taken, for chaining */
     uint32_t context[TRANSLATE_MMUS];          /* tag bits of this regime's current address space */

@@ -5,7 +5,8 @@
  * An entry is tagged with its page and a small number, the context, that stands for (regime, address space, flush
  * epoch). Translated code compares with translate_cpu.context[regime]; taking a fresh number flushes a regime at once,
  * and going back to the number of an address space seen before finds its entries again. Numbers run out after 2046
- * flushes: then the tables are wiped, which costs some microseconds.
+ * flushes: then the tables are wiped, which costs some microseconds. A regime that was not used since its last fresh
+ * number keeps it.
  *
  * Global pages. Every regime has a shared number, used by all address spaces as long as they have put only global pages
  * under it (a kernel's regime, typically). The first page that is not global gives the current address space a number
@@ -84,12 +85,19 @@ static void forget_address_spaces(struct translate_private *p)
         p->map[i].valid = false;
 }
 
-static void share_fresh_tags(struct translate_cpu *tc)
+static uint16_t fresh_tag(struct translate_cpu *tc)
 {
-    for (unsigned mmu = 0; mmu < tc->code->guest->mmu_count; mmu++) {
-        tc->private->shared[mmu] = ++tc->private->next_tag;
-        tc->context[mmu] = tc->private->shared[mmu];
+    return (uint16_t)(++tc->private->next_tag << TRANSLATE_CONTEXT_SHIFT);
+}
+
+static void share_fresh_tag(struct translate_cpu *tc, unsigned mmu)
+{
+    struct translate_private *p = tc->private;
+    if (p->used[mmu] || !p->shared[mmu]) {
+        p->shared[mmu] = fresh_tag(tc);
+        p->used[mmu] = false;
     }
+    tc->context[mmu] = p->shared[mmu];
 }
 
 static void wipe(struct translate_cpu *tc)
@@ -97,7 +105,9 @@ static void wipe(struct translate_cpu *tc)
     memset(tc->tlb, 0, sizeof tc->tlb); /* context 0 is never current */
     tc->private->next_tag = 0;
     forget_address_spaces(tc->private);
-    share_fresh_tags(tc);
+    memset(tc->private->shared, 0, sizeof tc->private->shared);
+    for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
+        share_fresh_tag(tc, mmu);
 }
 
 /* Makes sure that `count` numbers can be had; after a wipe all current ones are fresh already. */
@@ -120,9 +130,10 @@ void tlb_init(struct translate_cpu *tc)
 void translate_flush_all(struct translate_cpu *tc)
 {
     forget_address_spaces(tc->private);
-    if (tags_left(tc, TRANSLATE_MMUS))
-        share_fresh_tags(tc);
+    bool left = tags_left(tc, TRANSLATE_MMUS);
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++) {
+        if (left)
+            share_fresh_tag(tc, mmu);
         tc->private->large[mmu].low = UINT64_MAX;
         tc->private->large[mmu].high = 0;
     }
@@ -132,10 +143,8 @@ void translate_flush_all(struct translate_cpu *tc)
 void translate_flush_mmu(struct translate_cpu *tc, unsigned mmu)
 {
     forget_address_spaces(tc->private);
-    if (tags_left(tc, 1)) {
-        tc->private->shared[mmu] = ++tc->private->next_tag;
-        tc->context[mmu] = tc->private->shared[mmu];
-    }
+    if (tags_left(tc, 1))
+        share_fresh_tag(tc, mmu);
     use_fetch_context(tc, fresh_fetch(tc));
 }
 
@@ -180,7 +189,7 @@ static void leave_shared(struct translate_cpu *tc, unsigned mmu)
     if (tc->context[mmu] != tc->private->shared[mmu])
         return;
     tags_left(tc, 1);
-    tc->context[mmu] = ++tc->private->next_tag;
+    tc->context[mmu] = fresh_tag(tc);
 }
 
 /* --- Flushing one page --- */
@@ -273,6 +282,7 @@ static void insert(struct translate_cpu *tc, uint64_t address, unsigned mmu, con
 {
     if (!page->global)
         leave_shared(tc, mmu);
+    tc->private->used[mmu] = true;
     note_large(tc, mmu, address, page->size_log2);
     unsigned index = entry_index(address);
     struct translate_tlb_entry *entry = &tc->tlb[mmu][index];
