@@ -7,8 +7,8 @@
  * not used (leaks). Three rules give that, and one function, qcow2_sync_locked(), keeps them:
  *
  *   1. Data before the entry that names it. Otherwise a crash would show the guest what the cluster held before.
- *   2. A reference is counted before it exists: refcounts before L2, L2 before L1. (A refcount block before the table
- *      entry that names it; the table before anything counted in that block is named.)
+ *   2. A reference is counted before it exists: refcounts before L2 and L1. (A refcount block before the table entry
+ * that names it; the table before anything counted in that block is named.)
  *   3. A reference is gone before it is uncounted. Whoever drops one only queues it (qcow2_free_later); the count goes
  *      down, the hole is punched and the cluster becomes free for others after a barrier behind the last write that
  *      named it.
@@ -18,11 +18,12 @@
  *      data, new L2 tables (written already)
  *      refcount blocks  ->  [barrier, refcount table]
  *      ---------------- barrier ----------------
- *      changed L2 slices
- *      ---------------- barrier ---------------- (only if L1 changed)
- *      changed L1 sectors
+ *      changed L2 slices, changed L1 sectors
  *      ---------------- barrier ---------------- (only if something waits to be freed)
  *      counts of freed clusters in memory, discards to the file
+ *
+ * L2 and L1 may become durable in any order: a new L2 table was written as a whole before the first barrier, so an L1
+ * entry that comes early leads to the old state (nothing, or the copy of a snapshot's table), which is right too.
  *
  * Because of rule 3, refcount blocks in memory never hold a count that is too low for what is on disk: they may be
  * written at any time. L2 slices may not: they leave the cache by a sync only. A barrier with nothing before it costs
@@ -115,8 +116,6 @@ int qcow2_sync_locked(struct qcow2 *q)
     q->map_writes += l2_or_l1_is_dirty(q);
     if (!result)
         result = cache_write(&q->l2_cache);
-    if (!result && q->l1.is_dirty)
-        result = qcow2_barrier(q);
     if (!result)
         result = disk_table_write(&q->l1, q->file);
     if (!result && q->frees.count)
