@@ -69,7 +69,8 @@ static void count_statistics(struct walk *walk, const struct mapping *m)
     result->compressed_clusters += m->compressed;
     if (m->compressed || (walk->next_in_file && m->host != walk->next_in_file))
         result->fragmented_clusters++;
-    walk->next_in_file = m->compressed ? 0 : m->host + walk->check->q->cluster_size;
+    if (!m->compressed)
+        walk->next_in_file = m->host + walk->check->q->cluster_size;
 }
 
 static int count_entry(struct walk *walk, struct l2_entry entry, uint64_t guest)
