@@ -182,8 +182,11 @@ static void take_turn(struct conversion *all, uint64_t ticket)
 static int zero_target(struct conversion *all, uint64_t offset, uint64_t length)
 {
     while (length && !all->target_is_zero) {
-        struct block_status status;
-        int result = block_status(all->target, offset, length, BLOCK_STATUS_PRECISE, &status);
+        /* On a backing file, zeroes are stored even where it reads as zeroes too: that is what the source says. */
+        struct block_status status = {.length = length};
+        int result = 0;
+        if (!all->keep_backing)
+            result = block_status(all->target, offset, length, BLOCK_STATUS_PRECISE, &status);
         if (result < 0)
             status = (struct block_status){.length = length};
         if (!status.zero) {
