@@ -9,7 +9,10 @@
  */
 #include "virtio/virtio_blk.h"
 
+#include <errno.h>
 #include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/iov.h"
 #include "base/loop.h"
 #include "base/math.h"
 #include "emulator/hw/disk.h"
@@ -25,7 +28,9 @@ struct blk_request {
     struct virtqueue_element element;
     struct virtio_blk_request parsed;
     struct disk_request io;
-    uint32_t range; /* the one in progress */
+    uint32_t range;      /* the one in progress */
+    uint64_t done;       /* IN, OUT: bytes that are through; the disk may not take all at once */
+    struct iovec *piece; /* what of the data is in flight, when that is not all; owned */
     struct blk_request *next_free;
 };
 
@@ -69,6 +74,31 @@ static void finish(struct blk_request *request, enum virtio_blk_status status)
     give_request(blk, request);
 }
 
+/* The next part of the data, as large as the disk takes. False: out of memory. */
+static bool submit_piece(struct blk_request *request)
+{
+    const struct virtio_blk_request *parsed = &request->parsed;
+    struct disk *disk = request->blk->disk;
+    uint64_t length = parsed->length - request->done;
+    request->io.iov = parsed->data;
+    request->io.iov_count = parsed->data_count;
+    if (disk->max_transfer && parsed->length > disk->max_transfer) {
+        length = MIN(length, round_down(disk->max_transfer, disk->block_size));
+        if (!request->piece)
+            request->piece = try_calloc(parsed->data_count, sizeof *request->piece);
+        if (!request->piece)
+            return false;
+        request->io.iov = request->piece;
+        request->io.iov_count =
+            (uint32_t)iov_slice(request->piece, parsed->data, (int)parsed->data_count, request->done, length);
+    }
+    request->io.offset = parsed->offset + request->done;
+    request->io.length = length;
+    request->done += length;
+    disk->ops->submit(disk, &request->io);
+    return true;
+}
+
 static void submit_range(struct blk_request *request)
 {
     const struct virtio_blk_range *range = &request->parsed.ranges[request->range];
@@ -78,20 +108,43 @@ static void submit_range(struct blk_request *request)
     request->blk->disk->ops->submit(request->blk->disk, &request->io);
 }
 
+static bool is_transfer(const struct virtio_blk_request *parsed)
+{
+    return parsed->type == VIRTIO_BLK_T_IN || parsed->type == VIRTIO_BLK_T_OUT;
+}
+
+/* Another part of the request, when there is one; 0 when nothing is left to do. */
+static int go_on(struct blk_request *request)
+{
+    if (is_transfer(&request->parsed) && request->done < request->parsed.length)
+        return submit_piece(request) ? 1 : -ENOMEM;
+    if (request->parsed.range_count && ++request->range < request->parsed.range_count) {
+        submit_range(request);
+        return 1;
+    }
+    return 0;
+}
+
+static void end(struct blk_request *request, int result)
+{
+    struct virtio_blk *blk = request->blk;
+    free(TAKE(request->piece));
+    finish(request, virtio_blk_status_of(result));
+    if (!--blk->in_flight)
+        pthread_cond_broadcast(&blk->idle);
+}
+
 /* On the main loop, without the machine lock. */
 static void disk_done(struct disk_request *io, int result)
 {
     struct blk_request *request = io->owner;
-    struct virtio_blk *blk = request->blk;
-    machine_lock(blk->device.hw->memory);
-    if (!result && ++request->range < request->parsed.range_count) {
-        submit_range(request);
-    } else {
-        finish(request, virtio_blk_status_of(result));
-        if (!--blk->in_flight)
-            pthread_cond_broadcast(&blk->idle);
-    }
-    machine_unlock(blk->device.hw->memory);
+    struct physmap *memory = request->blk->device.hw->memory;
+    machine_lock(memory);
+    if (!result)
+        result = go_on(request);
+    if (result <= 0)
+        end(request, result);
+    machine_unlock(memory);
 }
 
 /* Without a volatile cache, as the driver sees it, every write must be on stable storage when it is finished. */
@@ -105,6 +158,7 @@ static void submit(struct blk_request *request)
     struct virtio_blk *blk = request->blk;
     struct virtio_blk_request *parsed = &request->parsed;
     request->range = 0;
+    request->done = 0;
     request->io = (struct disk_request){.done = disk_done, .owner = request};
     blk->in_flight++;
     switch (parsed->type) {
@@ -117,11 +171,9 @@ static void submit(struct blk_request *request)
     default:
         request->io.operation = parsed->type == VIRTIO_BLK_T_IN ? DISK_READ : DISK_WRITE;
         request->io.durable = parsed->type == VIRTIO_BLK_T_OUT && writes_are_durable(blk);
-        request->io.offset = parsed->offset;
-        request->io.length = parsed->length;
-        request->io.iov = parsed->data;
-        request->io.iov_count = parsed->data_count;
-        break;
+        if (!submit_piece(request))
+            end(request, -ENOMEM);
+        return;
     }
     if (parsed->range_count)
         submit_range(request);
@@ -133,7 +185,6 @@ static void submit(struct blk_request *request)
 static bool begin(struct virtio_blk *blk, struct blk_request *request)
 {
     int verdict = virtio_blk_parse(&request->element, &blk->limits, &request->parsed);
-    bool transfer = request->parsed.type == VIRTIO_BLK_T_IN || request->parsed.type == VIRTIO_BLK_T_OUT;
     if (verdict < 0) {
         give_request(blk, request);
         virtio_device_failed(&blk->device, "a request has no room for its header or status");
@@ -144,7 +195,7 @@ static bool begin(struct virtio_blk *blk, struct blk_request *request)
     } else if (request->parsed.type == VIRTIO_BLK_T_GET_ID) {
         virtio_blk_fill_id(&request->parsed, blk->serial);
         finish(request, VIRTIO_BLK_S_OK);
-    } else if ((transfer && !request->parsed.length) ||
+    } else if ((is_transfer(&request->parsed) && !request->parsed.length) ||
                (request->parsed.type == VIRTIO_BLK_T_FLUSH && !blk->disk->can_flush)) {
         finish(request, VIRTIO_BLK_S_OK);
     } else {
