@@ -217,10 +217,11 @@ static bool reads_as_zero(struct edge *target)
     return true;
 }
 
-static uint64_t allocation_unit(struct node *node)
+/* Compression takes whole clusters; zeroes may have a finer grain (subclusters). */
+static uint64_t allocation_unit(struct node *node, bool compress)
 {
     struct image_facts facts = {0};
-    if (node->limits.zero_alignment > 1)
+    if (node->limits.zero_alignment > 1 && !compress)
         return node->limits.zero_alignment;
     if (!node->driver->info || !node->driver->info(node, &facts, NULL))
         return 0;
@@ -249,7 +250,7 @@ static bool open_target(struct tool *tool, const struct convert_options *options
         return fail(err, ENOSPC,
                     "output file is smaller than input file: '%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",
                     all->target_name, node->size, all->size);
-    all->cluster_size = allocation_unit(node);
+    all->cluster_size = allocation_unit(node, options->compress);
     all->target_is_zero = options->target_is_zero || (!all->keep_backing && reads_as_zero(all->target));
     return true;
 }
