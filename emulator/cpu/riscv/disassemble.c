@@ -59,7 +59,7 @@ static void put_nzimm20(struct writer *w)
 
 static void put_target(struct writer *w)
 {
-    put(w, "%" PRIx64, w->pc + (uint64_t)field(w, "imm"));
+    put(w, "0x%" PRIx64, w->pc + (uint64_t)field(w, "imm"));
 }
 
 static void put_shamt(struct writer *w)
@@ -81,16 +81,26 @@ static void put_csr(struct writer *w)
 
 static const char *const rounding_names[8] = {"rne", "rtz", "rdn", "rup", "rmm", "unknown", "unknown", "dyn"};
 
-static void put_rm(struct writer *w)
+/* The mode that goes without saying is not shown, and neither is the comma before it. */
+static void put_rounding(struct writer *w, int64_t silent)
 {
-    put(w, "%s", rounding_names[field(w, "rm")]);
+    int64_t rm = field(w, "rm");
+
+    if (rm == silent)
+        w->text[--w->length] = '\0';
+    else
+        put(w, "%s", rounding_names[rm]);
 }
 
-/* The conversions that never round: assemblers write the field as 0 and do not show it then. */
+static void put_rm(struct writer *w)
+{
+    put_rounding(w, 7);
+}
+
+/* Conversions that never round have 0 here. */
 static void put_rmw(struct writer *w)
 {
-    if (field(w, "rm"))
-        put(w, ",%s", rounding_names[field(w, "rm")]);
+    put_rounding(w, 0);
 }
 
 static void put_fence_set(struct writer *w, const char *name)
