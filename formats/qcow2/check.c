@@ -31,7 +31,7 @@ struct walk {
     bool report;
     bool active;           /* the active L1: its statistics and entries are checked too */
     uint64_t table_uses;   /* an L2 table may have been met so often already, by other L1 tables */
-    uint64_t next_in_file; /* where the next cluster would be without fragmentation */
+    uint64_t next_in_file; /* where the next cluster of this L2 table would be without fragmentation; 0: anywhere */
 };
 
 static void problem(struct walk *walk, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -106,6 +106,7 @@ static int count_l2(struct walk *walk, uint64_t table, uint64_t guest, uint8_t *
         check_report(walk->check, "cannot read the L2 table at 0x%" PRIx64 ": %s", table, strerror(-result));
         return 0;
     }
+    walk->next_in_file = 0;
     for (uint32_t i = 0; i < 1u << q->l2_bits && !result; i++)
         result = count_entry(walk, l2_get(q, buffer, i), guest + ((uint64_t)i << q->cluster_bits));
     return result;
