@@ -34,6 +34,7 @@ static const struct {
 
 static void watch_input(struct char_line *line);
 static void flush_output(void *arg);
+static void flush_posted(void *arg);
 
 /* --- output ------------------------------------------------------------------------------------------------------ */
 
@@ -52,12 +53,12 @@ size_t char_line_write(struct char_front *front, const void *data, size_t size)
         line->output[(line->out_start + line->out_count++) % CHAR_LINE_OUTPUT_BYTES] = ((const uint8_t *)data)[i];
     if (taken < size)
         front->write_refused = true;
-    bool post = line->out_count && !line->flush_posted;
+    bool post = line->out_count && !line->flush_posted && !line->out_watched;
     if (post)
         line->flush_posted = true;
     pthread_mutex_unlock(&line->lock);
     if (post)
-        loop_post(line->loop, flush_output, line);
+        loop_post(line->loop, flush_posted, line);
     return taken;
 }
 
@@ -85,6 +86,19 @@ static void output_ready(void *arg, uint32_t events)
     flush_output(line);
 }
 
+static void flush_posted(void *arg)
+{
+    struct char_line *line = arg;
+    pthread_mutex_lock(&line->lock);
+    line->flush_posted = false;
+    bool release = line->dead && !line->accept_posted;
+    pthread_mutex_unlock(&line->lock);
+    if (release)
+        free(line);
+    else
+        flush_output(line);
+}
+
 static void flush_output(void *arg)
 {
     struct char_line *line = arg;
@@ -92,13 +106,12 @@ static void flush_output(void *arg)
     unsigned refused_count = 0;
     bool more = true;
     pthread_mutex_lock(&line->lock);
-    line->flush_posted = false;
     while (more && line->out_count && line->out_fd >= 0)
         more = write_piece(line);
     if (line->out_fd < 0)
         line->out_count = 0;
     if (line->out_count && !line->out_watched) {
-        line->flush_posted = line->out_watched = true; /* until output_ready() */
+        line->out_watched = true;
         loop_watch(line->loop, &line->out_watch, line->out_fd, EPOLLOUT, output_ready, line);
     }
     for (unsigned i = 0; i < line->front_count && line->out_count < CHAR_LINE_OUTPUT_BYTES; i++) {
@@ -262,7 +275,12 @@ static void accept_input(void *arg)
     struct char_line *line = arg;
     pthread_mutex_lock(&line->lock);
     line->accept_posted = false;
+    bool release = line->dead && !line->flush_posted;
     pthread_mutex_unlock(&line->lock);
+    if (release) {
+        free(line);
+        return;
+    }
     for (unsigned i = 0; i < line->front_count; i++)
         deliver(line->fronts[i]);
     watch_input(line);
@@ -310,7 +328,7 @@ void char_line_disconnected(struct char_line *line)
     pthread_mutex_lock(&line->lock);
     if (line->out_watched) {
         loop_unwatch(&line->out_watch);
-        line->out_watched = line->flush_posted = false;
+        line->out_watched = false;
     }
     if (!line->keep_fds) {
         if (line->in_fd >= 0)
@@ -356,10 +374,12 @@ void char_line_free(struct char_line *line)
     char_line_disconnected(line);
     if (line->ops->close)
         line->ops->close(line);
-    pthread_mutex_destroy(&line->lock);
     free(line->id);
     free(line->description);
-    free(line);
+    /* Nobody writes any more, but a function that the loop has yet to call may hold the line. */
+    line->dead = true;
+    if (!line->flush_posted && !line->accept_posted)
+        free(line);
 }
 
 const char *char_line_id(const struct char_line *line)

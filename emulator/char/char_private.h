@@ -37,6 +37,7 @@ struct char_line {
     uint8_t output[CHAR_LINE_OUTPUT_BYTES];
     size_t out_start, out_count;
     bool flush_posted, accept_posted;
+    bool dead; /* freed, but for a function that is still posted */
 
     /* Loop's thread. */
     struct char_front *fronts[CHAR_FRONTS];

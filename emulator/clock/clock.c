@@ -30,7 +30,7 @@ struct clock {
     pthread_mutex_t lock; /* what follows */
     struct list timers;
     uint64_t programmed_ns; /* what loop_timer waits for; NOT_ARMED when nothing */
-    bool look_posted;
+    bool look_posted, dead; /* dead: freed by the look that is still posted */
     struct loop_timer loop_timer; /* the loop's thread only */
 };
 
@@ -69,8 +69,9 @@ void clock_free(struct clock *clock)
         return;
     if (clock->loop_timer.heap_index)
         loop_timer_cancel(&clock->loop_timer);
-    pthread_mutex_destroy(&clock->lock);
-    free(clock);
+    clock->dead = true;
+    if (!clock->look_posted)
+        free(clock);
 }
 
 /* --- time --------------------------------------------------------------------------------------------------------- */
@@ -134,7 +135,6 @@ static void look_at_timers(void *arg)
 {
     struct clock *clock = arg;
     pthread_mutex_lock(&clock->lock);
-    clock->look_posted = false;
     clock->programmed_ns = NOT_ARMED;
     for (;;) {
         struct clock_timer *timer = earliest(clock);
@@ -155,6 +155,18 @@ static void look_at_timers(void *arg)
         pthread_mutex_lock(&clock->lock);
     }
     pthread_mutex_unlock(&clock->lock);
+}
+
+static void posted_look(void *arg)
+{
+    struct clock *clock = arg;
+    pthread_mutex_lock(&clock->lock);
+    clock->look_posted = false;
+    pthread_mutex_unlock(&clock->lock);
+    if (clock->dead)
+        free(clock);
+    else
+        look_at_timers(clock);
 }
 
 struct clock_timer *clock_timer_new(struct clock *clock, void (*fn)(void *arg), void *arg)
@@ -190,7 +202,7 @@ void clock_timer_arm(struct clock_timer *timer, uint64_t deadline_ns)
         post = clock->look_posted = true;
     pthread_mutex_unlock(&clock->lock);
     if (post)
-        loop_post(clock->loop, look_at_timers, clock);
+        loop_post(clock->loop, posted_look, clock);
 }
 
 void clock_timer_cancel(struct clock_timer *timer)

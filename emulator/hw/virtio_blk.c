@@ -40,6 +40,7 @@ struct virtio_blk {
     char *serial;
     struct virtio_blk_limits limits;
     bool look_posted, stopping;
+    bool dead; /* destroyed, but for a look that is still posted */
     unsigned in_flight;
     pthread_cond_t idle; /* with the machine lock: in_flight has become 0 */
     struct blk_request *free_requests;
@@ -232,6 +233,10 @@ static void serve(struct virtio_blk *blk, unsigned queue)
 static void look_at_queues(void *arg)
 {
     struct virtio_blk *blk = arg;
+    if (blk->dead) {
+        free(blk);
+        return;
+    }
     machine_lock(blk->device.hw->memory);
     blk->look_posted = false;
     for (unsigned i = 0; i < blk->device.queue_count && blk->device.started; i++) {
@@ -334,7 +339,9 @@ static void blk_destroy(struct virtio_device *device)
     pthread_cond_destroy(&blk->idle);
     virtio_device_finish(device);
     free(blk->serial);
-    free(blk);
+    blk->dead = true;
+    if (!blk->look_posted)
+        free(blk);
 }
 
 static const struct virtio_device_ops blk_ops = {
