@@ -6,8 +6,8 @@
  * seed and files and streams are simulated (base/sim.h). Code above this folder cannot tell which one it runs on.
  *
  * Ownership: a loop is created, run and freed by one thread. Only loop_post() and loop_stop() may be called from other
- * threads. Order: ready coroutines run first in, first out (shuffled by the seed in simulation); I/O that they start is
- * handed to the kernel in one system call a turn, not one a request.
+ * threads. A loop does not survive fork(2): daemonize first. Order: ready coroutines run first in, first out (shuffled
+ * by the seed in simulation); I/O that they start is handed to the kernel in one system call a turn, not one a request.
  */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H

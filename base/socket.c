@@ -22,6 +22,7 @@
 
 #define MAX_FDS 253 /* SCM_MAX_FD of the kernel */
 #define MAX_ELEMENTS 1024
+#define MAX_TRANSFER (1u << 30) /* lengths of submission entries have 32 bits */
 
 struct socket_stream {
     struct stream stream;
@@ -126,7 +127,7 @@ static ssize_t uring_recv(struct socket_stream *socket, void *buffer, size_t siz
         if (co_cancelled())
             return -ECANCELED;
         struct io_uring_sqe *sqe = uring_sqe(socket->stream.loop);
-        io_uring_prep_recv(sqe, socket->fd, buffer, size, 0);
+        io_uring_prep_recv(sqe, socket->fd, buffer, MIN(size, (size_t)MAX_TRANSFER), 0);
         n = uring_await_cancellable(socket->stream.loop, sqe);
     } while (try_again(n));
     return n;
@@ -154,8 +155,8 @@ static ssize_t uring_sendmsg(struct socket_stream *socket, struct msghdr *messag
             return -ECANCELED;
         struct io_uring_sqe *sqe = uring_sqe(socket->stream.loop);
         if (message->msg_iovlen == 1 && !message->msg_control)
-            io_uring_prep_send(sqe, socket->fd, message->msg_iov->iov_base, message->msg_iov->iov_len,
-                               MSG_NOSIGNAL | MSG_WAITALL);
+            io_uring_prep_send(sqe, socket->fd, message->msg_iov->iov_base,
+                               MIN(message->msg_iov->iov_len, (size_t)MAX_TRANSFER), MSG_NOSIGNAL | MSG_WAITALL);
         else
             io_uring_prep_sendmsg(sqe, socket->fd, message, MSG_NOSIGNAL | MSG_WAITALL);
         n = uring_await_cancellable(socket->stream.loop, sqe);

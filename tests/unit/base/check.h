@@ -10,8 +10,13 @@
 #include <cmocka.h>
 #undef fail
 
-/* Allocations that must fail do so here as they do without AddressSanitizer. */
+/* Allocations that must fail do so under the sanitizers as they do without. */
 const char *__asan_default_options(void);
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
 const char *__asan_default_options(void)
 {
     return "allocator_may_return_null=1";
