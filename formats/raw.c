@@ -3,6 +3,10 @@
  * raw: the bytes of another node as they are, all of them or a window [offset, offset + size). Needs of the parents are
  * passed on to the file, so a raw node nobody uses holds no lock.
  *
+ * Disks consist of sectors of 512 bytes, files do not: where no size is given, the disk of a file that ends inside a
+ * sector reaches to the end of that sector. What is missing there reads as zeroes, and writing it makes the file
+ * longer.
+ *
  * It moves bytes itself (one addition a request) and also maps, so that block status, copy offload and the like look
  * through it down to the file.
  *
@@ -21,6 +25,8 @@
 #include "block/request.h"
 #include "formats/table.h"
 #include "qmp/schema/types.h"
+
+#define SECTOR 512ull
 
 struct raw_state {
     uint64_t offset;
@@ -42,8 +48,34 @@ static bool set_window(struct node *node, const struct blockdev_options_raw *opt
                     node->name, options->size, options->offset, available);
     state->offset = options->offset;
     state->has_size = options->has_size;
-    node_set_size(node, options->has_size ? options->size : available - options->offset);
+    node_set_size(node, options->has_size ? options->size : round_up(available - options->offset, SECTOR));
     return true;
+}
+
+/* How much of a span the file has; the rest is the end of the last sector. */
+static uint64_t part_in_file(const struct node *node, uint64_t offset, uint64_t length)
+{
+    const struct raw_state *state = node->state;
+    uint64_t available = node->file->child->size - MIN(node->file->child->size, state->offset);
+    return offset < available ? MIN(length, available - offset) : 0;
+}
+
+/* Whoever may write the disk may write its last sector. */
+static uint32_t with_last_sector(const struct node *node, uint32_t perm)
+{
+    const struct raw_state *state = node->state;
+    bool is_odd = node->file && node->file->child->size < state->offset + node->size;
+    return is_odd && (perm & BLOCK_PERM_WRITE) ? perm | BLOCK_PERM_RESIZE : perm;
+}
+
+static bool raw_check_perm(struct node *node, uint32_t perm, uint32_t shared, struct error *err)
+{
+    return node_pass_check_perm(node, with_last_sector(node, perm), shared, err);
+}
+
+static void raw_set_perm(struct node *node, uint32_t perm, uint32_t shared)
+{
+    node_pass_set_perm(node, with_last_sector(node, perm), shared);
 }
 
 static void warn_about_guess(const struct node *node)
@@ -85,6 +117,11 @@ static int raw_probe(const uint8_t *head, size_t size, const char *filename)
 static int raw_read(struct node *node, uint64_t offset, uint64_t length, struct buffers to, uint32_t flags)
 {
     const struct raw_state *state = node->state;
+    if (unlikely(!span_fits(state->offset + offset, length, node->file->child->size))) {
+        uint64_t part = part_in_file(node, offset, length);
+        iov_set(to.iov, (int)to.count, to.skip + part, 0, length - part);
+        length = part;
+    }
     return block_read(node->file, state->offset + offset, length, to, flags);
 }
 
@@ -94,7 +131,7 @@ static int check_head(struct node *node, uint64_t offset, uint64_t length, struc
     const struct raw_state *state = node->state;
     uint8_t head[PROBE_HEAD_SIZE] = {0};
     size_t size = MIN(node->size, PROBE_HEAD_SIZE);
-    int result = block_read_buffer(node->file, state->offset, head, size);
+    int result = block_read_buffer(node->file, state->offset, head, part_in_file(node, 0, size));
     if (result < 0)
         return result;
     size_t part = MIN(length, size - offset);
@@ -126,7 +163,7 @@ static int raw_zero(struct node *node, uint64_t offset, uint64_t length, uint32_
 static int raw_discard(struct node *node, uint64_t offset, uint64_t length)
 {
     const struct raw_state *state = node->state;
-    return block_discard(node->file, state->offset + offset, length);
+    return block_discard(node->file, state->offset + offset, part_in_file(node, offset, length));
 }
 
 static int raw_map(struct node *node, uint64_t offset, uint64_t length, struct extent *extent)
@@ -138,6 +175,11 @@ static int raw_map(struct node *node, uint64_t offset, uint64_t length, struct e
                               .child_offset = state->offset + offset,
                               .allocated = true,
                               .follow = true};
+    if (unlikely(!span_fits(state->offset + offset, length, node->file->child->size))) {
+        extent->length = part_in_file(node, offset, length);
+        if (!extent->length)
+            *extent = (struct extent){.kind = EXTENT_ZERO, .length = length, .allocated = true};
+    }
     return 0;
 }
 
@@ -153,7 +195,7 @@ static bool raw_resize(struct node *node, uint64_t size, enum preallocation prea
         return fail(err, EINVAL, "Disk size %" PRIu64 " too large for the chosen offset %" PRIu64, size, state->offset);
     if (!node_resize(node->file, end, preallocation, exact, err))
         return false;
-    node_set_size(node, exact ? size : node->file->child->size - state->offset);
+    node_set_size(node, round_up(node->file->child->size - state->offset, SECTOR));
     return true;
 }
 
@@ -198,8 +240,8 @@ const struct block_driver raw_driver = {
     .reopen_prepare = raw_reopen_prepare,
     .reopen_commit = raw_reopen_commit,
     .reopen_abort = raw_reopen_abort,
-    .check_perm = node_pass_check_perm,
-    .set_perm = node_pass_set_perm,
+    .check_perm = raw_check_perm,
+    .set_perm = raw_set_perm,
     .create = &raw_create_ops,
     .resize = raw_resize,
 };

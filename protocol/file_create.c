@@ -97,4 +97,5 @@ static bool create_device(struct graph *graph, const char *filename, void *creat
 }
 
 const struct create_ops file_create_ops = {.options_type = &raw_create_options_type, .create_file = create_file};
-const struct create_ops host_device_create_ops = {.options_type = &raw_create_options_type, .create_file = create_device};
+const struct create_ops host_device_create_ops = {.options_type = &raw_create_options_type,
+                                                  .create_file = create_device};

@@ -99,9 +99,9 @@ static struct io_file *open_as_possible(struct node *node, const struct blockdev
     return file;
 }
 
-/* O_DIRECT wants offsets and memory aligned to something between 512 bytes and a page. There is no portable way to ask
- * but to try. */
-static uint32_t probe_direct_alignment(int fd)
+/* A device has sectors. O_DIRECT wants offsets and memory aligned to something between 512 bytes and a page. There is
+ * no portable way to ask but to try. */
+static uint32_t probe_alignment(int fd)
 {
     int sector;
     if (ioctl(fd, BLKSSZGET, &sector) == 0 && is_power_of_two((uint64_t)sector))
@@ -118,14 +118,10 @@ static void set_limits(struct node *node)
 {
     struct file_state *state = node->state;
     int fd = io_file_fd(state->file);
-    uint32_t alignment = 1;
-    if (node->direct)
-        alignment = fd >= 0 ? probe_direct_alignment(fd) : 512;
-    else if (state->is_device)
-        alignment = 512;
-    node->limits.request_alignment = alignment;
-    node->limits.memory_alignment = node->direct ? alignment : 1;
-    node->limits.discard_alignment = state->is_device ? alignment : 0;
+    uint32_t alignment = node->direct || state->is_device ? (fd >= 0 ? probe_alignment(fd) : 512) : 1;
+    /* Through the page cache bytes may be read and written anywhere; discards and zeroes of a device never. */
+    node->limits.request_alignment = node->limits.memory_alignment = node->direct ? alignment : 1;
+    node->limits.discard_alignment = node->limits.zero_alignment = state->is_device ? alignment : 0;
     node->growable = !state->is_device;
     node->write_flags = REQUEST_FUA;
 }

@@ -81,17 +81,51 @@ static int resizing(void *graph)
     struct node *file = add_node(graph, "driver=null-co,node-name=m,size=65536");
     struct edge *edge = use_node(add_node(graph, "driver=raw,node-name=w,file=m,offset=512"));
     assert_int_equal(edge->child->size, 65024);
-    assert_true(node_resize(edge, 100000, PREALLOCATION_OFF, true, NULL));
-    assert_int_equal(edge->child->size, 100000);
-    assert_int_equal(file->size, 100512);
+    assert_true(node_resize(edge, 102400, PREALLOCATION_OFF, true, NULL));
+    assert_int_equal(edge->child->size, 102400);
+    assert_int_equal(file->size, 102912);
     auto_error err = {0};
     assert_false(node_resize(edge, INT64_MAX, PREALLOCATION_OFF, true, &err));
     error_clear(&err);
     assert_false(node_resize(edge, UINT64_MAX, PREALLOCATION_OFF, true, &err));
-    assert_int_equal(edge->child->size, 100000);
+    assert_int_equal(edge->child->size, 102400);
     edge_set_perm(edge, BLOCK_PERM_CONSISTENT_READ, BLOCK_PERM_ALL, NULL);
     error_clear(&err);
     assert_false(node_resize(edge, 1000, PREALLOCATION_OFF, true, &err));
+    edge_detach(edge);
+    delete_node(graph, "w");
+    delete_node(graph, "m");
+    return 0;
+}
+
+/* A file that ends inside a sector is a disk of whole sectors. */
+static int last_sector(void *graph)
+{
+    struct node *file = add_node(graph, "driver=null-co,node-name=m,size=1000");
+    file->growable = true;
+    memset(memory_of(file)->data, 7, 1000);
+    memset(memory_of(file)->data + 1000, 8, 1000); /* not part of the file */
+    struct node *node = add_node(graph, "driver=raw,node-name=w,file=m,discard=unmap");
+    assert_int_equal(node->size, 1024);
+    struct edge *edge =
+        edge_attach(NULL, "test", node, BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE, BLOCK_PERM_ALL, NULL);
+    assert_true(has_pattern(edge, 900, 100, 7));
+    assert_true(has_pattern(edge, 1000, 24, 0));
+    uint8_t both[200];
+    assert_int_equal(block_read_buffer(edge, 824, both, 200), 0);
+    assert_int_equal(both[175], 7);
+    assert_int_equal(both[176], 0);
+    struct block_status status;
+    assert_int_equal(block_status(edge, 512, 512, 0, &status), 0);
+    assert_true(status.data);
+    assert_int_equal(status.length, 488);
+    assert_int_equal(block_status(edge, 1000, 24, 0, &status), 0);
+    assert_true(status.zero && !status.data);
+    assert_int_equal(block_discard(edge, 0, 1024), 0);
+    assert_int_equal(write_pattern(edge, 512, 512, 9), 0);
+    assert_int_equal(file->size, 1024);
+    assert_int_equal(node->size, 1024);
+    assert_true(has_pattern(edge, 512, 512, 9));
     edge_detach(edge);
     delete_node(graph, "w");
     delete_node(graph, "m");
@@ -163,6 +197,10 @@ static void windows_test(void **state)
 {
     run_raw(windows);
 }
+static void last_sector_test(void **state)
+{
+    run_raw(last_sector);
+}
 static void resizing_test(void **state)
 {
     run_raw(resizing);
@@ -179,10 +217,8 @@ static void flags_test(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(windows_test),
-        cmocka_unit_test(resizing_test),
-        cmocka_unit_test(signatures_test),
-        cmocka_unit_test(flags_test),
+        cmocka_unit_test(windows_test),    cmocka_unit_test(last_sector_test), cmocka_unit_test(resizing_test),
+        cmocka_unit_test(signatures_test), cmocka_unit_test(flags_test),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
