@@ -15,6 +15,7 @@ struct export_set {
     void *user;
     struct list exports;
     struct co_group closers; /* coroutines of export_close_soon() */
+    struct co_queue gone;    /* woken when an export has left the list */
 };
 
 struct export_set *export_set_new(struct graph *graph, const struct export_type *types,
@@ -24,6 +25,7 @@ struct export_set *export_set_new(struct graph *graph, const struct export_type 
     *set = (struct export_set){.graph = graph, .types = types, .deleted = deleted, .user = user};
     list_init(&set->exports);
     co_group_init(&set->closers);
+    co_queue_init(&set->gone);
     return set;
 }
 
@@ -62,7 +64,8 @@ static const struct export_type *find_type(const struct export_set *set, enum bl
 
 static void export_free(struct block_export *export)
 {
-    edge_detach(export->edge);
+    if (export->edge)
+        edge_detach(export->edge);
     free(export->state);
     free(export->id);
     free(export);
@@ -96,8 +99,15 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
     export->writable = options->writable;
     export->writethrough = options->writethrough;
     export->state = xcalloc(1, type->driver->state_size ? type->driver->state_size : 1);
-    list_append(&set->exports, &export->link); /* the id is taken from here on */
-    if (!attach(export, node, err) || !export->driver->open(export, options, err)) {
+    list_init(&export->link);
+    /* Attaching yields: somebody else may have taken the id meanwhile. Opening does not, so nobody sees half an export.
+     */
+    bool good = attach(export, node, err);
+    if (good && export_find(set, options->id))
+        good = fail(err, EEXIST, "Block export id '%s' is already in use", options->id);
+    if (good)
+        list_append(&set->exports, &export->link);
+    if (!good || !export->driver->open(export, options, err)) {
         list_remove(&export->link);
         export_free(export);
         return NULL;
@@ -105,18 +115,33 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
     return export;
 }
 
-static void export_close(struct block_export *export)
+/* The second half of closing, after `shutting_down` was set, which nobody sets twice. */
+static void finish_close(void *arg)
 {
-    if (export->shutting_down)
-        return; /* somebody else is at it */
+    struct block_export *export = arg;
     struct export_set *set = export->set;
-    export->shutting_down = true;
     export->driver->close(export);
-    list_remove(&export->link);
     auto_free char *id = TAKE(export->id);
+    list_remove(&export->link);
     export_free(export);
     if (set->deleted)
         set->deleted(set->user, id);
+    co_queue_wake_all(&set->gone);
+}
+
+static void close_in_background(struct block_export *export)
+{
+    if (export->shutting_down)
+        return; /* on its way out already */
+    export->shutting_down = true;
+    co_spawn(graph_loop(export->set->graph), &export->set->closers, finish_close, export);
+}
+
+static void wait_gone(struct export_set *set, const char *id)
+{
+    auto_free char *name = xstrdup(id); /* the export's own name goes with it */
+    while (export_find(set, name) && export_find(set, name)->shutting_down)
+        co_queue_wait_uncancellable(&set->gone);
 }
 
 bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err)
@@ -128,26 +153,35 @@ bool export_remove(struct export_set *set, const char *id, bool hard, struct err
         return fail(err, EBUSY, "Export '%s' is already shutting down", id);
     if (!hard && export->driver->in_use && export->driver->in_use(export))
         return fail(err, EBUSY, "export '%s' still in use\nUse mode='hard' to force client disconnect", id);
-    export_close(export);
+    bool idle = !export->driver->in_use || !export->driver->in_use(export);
+    close_in_background(export);
+    if (idle) /* no request of a client can keep it: gone in a moment, which saves scripts the wait for the event */
+        wait_gone(set, id);
     return true;
 }
 
-static struct block_export *next_open(struct export_set *set, const enum block_export_type *type)
+static struct block_export *first_of(struct export_set *set, const enum block_export_type *type)
 {
     struct block_export *export;
     list_for_each (export, &set->exports, link) {
-        if (!export->shutting_down && (!type || export->driver->type == *type))
+        if (!type || export->driver->type == *type)
             return export;
     }
     return NULL;
 }
 
+/* All at the same time; also waits for those that were on their way out already. */
 static void close_matching(struct export_set *set, const enum block_export_type *type)
 {
     struct block_export *export;
-    while ((export = next_open(set, type)))
-        export_close(export);
-    co_group_wait(&set->closers); /* those that were on their way out already */
+    list_for_each (export, &set->exports, link) {
+        if (!type || export->driver->type == *type)
+            close_in_background(export);
+    }
+    while (first_of(set, type))
+        co_queue_wait_uncancellable(&set->gone);
+    if (!type)
+        co_group_wait(&set->closers);
 }
 
 void export_close_all(struct export_set *set)
@@ -160,24 +194,7 @@ void export_close_type(struct export_set *set, enum block_export_type type)
     close_matching(set, &type);
 }
 
-struct close_request {
-    struct export_set *set;
-    char *id;
-};
-
-static void close_soon(void *arg)
-{
-    struct close_request *request = arg;
-    struct block_export *export = export_find(request->set, request->id);
-    if (export)
-        export_close(export);
-    free(request->id);
-    free(request);
-}
-
 void export_close_soon(struct block_export *export)
 {
-    struct close_request *request = new (struct close_request);
-    *request = (struct close_request){export->set, xstrdup(export->id)};
-    co_spawn(graph_loop(export->set->graph), &export->set->closers, close_soon, request);
+    close_in_background(export);
 }

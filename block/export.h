@@ -49,7 +49,9 @@ void export_set_free(struct export_set *set); /* must be empty */
 
 /* All YIELD, except find and next. */
 struct block_export *export_add(struct export_set *set, const struct block_export_options *options, struct error *err);
-bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err); /* safe: refused in use */
+/* safe (not hard): refused while in use. An export in use ends after the answer, when its requests are done: `deleted`
+ * tells. */
+bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err);
 void export_close_all(struct export_set *set);
 void export_close_type(struct export_set *set, enum block_export_type type);
 struct block_export *export_find(const struct export_set *set, const char *id);

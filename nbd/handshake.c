@@ -103,12 +103,18 @@ static const char *take_string(struct cursor *cursor, uint32_t *length)
 /* Options
  * -------------------------------------------------------------------------------------------------------------- */
 
-static void choose_export(struct nbd_connection *connection, struct nbd_export *export)
+/* From here on the export cannot go away under us, and closing it ends this connection. */
+static void enter_export(struct nbd_connection *connection, struct nbd_export *export)
 {
     connection->export = export;
     export->connections++;
-    if (connection->context_export != export)
+}
+
+static enum outcome begin(struct nbd_connection *connection)
+{
+    if (connection->context_export != connection->export)
         connection->contexts = 0; /* negotiated for another export: void (proto.md, NBD_OPT_SET_META_CONTEXT) */
+    return connection->export->closing ? HANG_UP : BEGIN_TRANSMISSION;
 }
 
 /* The only option without a reply frame: size and flags, or the connection is dropped. */
@@ -118,15 +124,13 @@ static enum outcome option_export_name(const struct option *option)
     struct nbd_export *export = nbd_find_export(connection->server, (const char *)option->data, option->length);
     if (!export)
         return HANG_UP;
+    enter_export(connection, export);
     uint8_t answer[10 + 124] = {0};
     store_be64(answer, export->edge->child->size);
     store_be16(answer + 8, nbd_export_flags(connection, export));
     if (stream_send_all(connection->stream, answer, connection->no_zeroes ? 10 : sizeof answer) < 0)
         return HANG_UP;
-    if (export->closing)
-        return HANG_UP;
-    choose_export(connection, export);
-    return BEGIN_TRANSMISSION;
+    return begin(connection);
 }
 
 static enum outcome option_abort(const struct option *option)
@@ -207,7 +211,7 @@ static enum outcome option_info_or_go(const struct option *option)
     if (!export)
         return refuse(option, NBD_REP_ERR_UNKNOWN, "export '%.*s' is not present", (int)MIN(name_length, 256u), name);
 
-    export->connections++; /* keeps it alive while we send */
+    enter_export(connection, export);
     bool alive = true;
     for (uint16_t i = 0; alive && i < count; i++)
         alive = send_requested_info(option, export, load_be16(requests + 2 * i));
@@ -215,14 +219,12 @@ static enum outcome option_info_or_go(const struct option *option)
     store_be64(answer, export->edge->child->size);
     store_be16(answer + 8, nbd_export_flags(connection, export));
     alive = alive && send_info(option, NBD_INFO_EXPORT, answer, sizeof answer) && reply(option, NBD_REP_ACK, NULL, 0);
-    bool chosen = alive && option->number == NBD_OPT_GO && !export->closing;
-    if (chosen)
-        choose_export(connection, export);
-    if (--export->connections == 0)
-        co_queue_wake_all(&export->idle);
+    if (!alive)
+        return HANG_UP;
     if (option->number == NBD_OPT_GO)
-        return chosen ? BEGIN_TRANSMISSION : HANG_UP;
-    return alive ? GO_ON : HANG_UP;
+        return begin(connection);
+    nbd_leave_export(connection);
+    return GO_ON;
 }
 
 static enum outcome option_structured_reply(const struct option *option)

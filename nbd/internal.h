@@ -14,8 +14,16 @@
 #include "nbd/server.h"
 
 /* In-flight limits of one connection: what a client that sends without reading can make us hold. */
-enum { NBD_MAX_IN_FLIGHT = 256, NBD_RECEIVE_SIZE = 64 << 10, NBD_KEPT_BUFFER = 256 << 10 };
+enum { NBD_MAX_IN_FLIGHT = 256 };
 #define NBD_MAX_IN_FLIGHT_BYTES (64ull << 20)
+/* An idle connection costs little: its receive buffer holds some hundred requests and grows when writes with small
+ * payloads come; buffers of requests that are done are kept for the next ones up to a limit. */
+enum {
+    NBD_RECEIVE_SMALL = 4 << 10,
+    NBD_RECEIVE_LARGE = 64 << 10,
+    NBD_KEPT_BUFFER = 256 << 10,
+    NBD_KEPT_BYTES = 4 << 20
+};
 
 struct nbd_server {
     struct loop *loop;
@@ -45,14 +53,14 @@ struct nbd_connection {
     struct list link;
     struct stream *stream;
     struct co *co;             /* the reader; cancelling it ends the connection */
-    struct nbd_export *export; /* chosen in the handshake */
+    struct nbd_export *export; /* chosen in the handshake, or what the option at hand is about; counted in it */
     bool fixed_newstyle, no_zeroes, structured;
     uint32_t contexts; /* bit set of enum nbd_context, negotiated for context_export */
     struct nbd_export *context_export;
 
     /* Receiving: bytes [used, filled) of `buffer` are not parsed yet. */
     uint8_t *buffer;
-    size_t used, filled;
+    size_t used, filled, buffer_size;
 
     /* In flight. */
     struct co_group requests;
@@ -60,12 +68,12 @@ struct nbd_connection {
     uint64_t in_flight_bytes;
     struct co_queue room; /* woken when a request is gone */
     struct list free_requests;
+    size_t kept_bytes; /* data buffers of free_requests */
 
-    /* Sending: requests whose replies are ready, in that order. */
+    /* Sending: requests whose replies are ready, in that order. A sender exists while there are any. */
     struct list ready;
-    struct co *sender;
-    struct co_group sender_group;
-    bool sender_idle, sender_stop, broken;
+    struct co_group senders;
+    bool broken; /* replies cannot be sent any more and are dropped */
 };
 
 struct nbd_request {
@@ -91,6 +99,9 @@ bool nbd_handshake(struct nbd_connection *connection);
 struct nbd_export *nbd_find_export(struct nbd_server *server, const char *name, size_t length);
 uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct nbd_export *export);
 
+/* server.c: while a connection is in an export, the export stays; closing it disconnects them. */
+void nbd_leave_export(struct nbd_connection *connection);
+
 /* transmission.c: serves requests until the client leaves or breaks the protocol. */
 void nbd_transmission(struct nbd_connection *connection);
 
@@ -98,10 +109,8 @@ void nbd_transmission(struct nbd_connection *connection);
 void nbd_request_run(void *request);
 
 /* reply.c */
-void nbd_sender_start(struct nbd_connection *connection);
-void nbd_sender_finish(struct nbd_connection *connection); /* YIELDS until all is sent or the connection is broken */
-void nbd_reply_send(struct nbd_request *request);          /* queues what the reply functions below have built */
-void nbd_reply_done(struct nbd_request *request);          /* success without data */
+void nbd_reply_send(struct nbd_request *request); /* queues what the reply functions below have built */
+void nbd_reply_done(struct nbd_request *request); /* success without data */
 void nbd_reply_error(struct nbd_request *request, int error);
 void nbd_reply_data(struct nbd_request *request); /* the request's data buffer, whole */
 /* Longer structured replies: nbd_reply_begin() makes room for `chunks` chunks and returns `payload` bytes that live as

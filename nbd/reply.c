@@ -2,7 +2,8 @@
 /*
  * Replies, and the sender of a connection: requests that are done queue up in `ready`, one coroutine sends as many as
  * there are in one system call. While it is sending, more get ready; so the busier the connection, the bigger the
- * batches.
+ * batches. The sender is born with the first reply, behind whatever else is ready to run (its replies join the batch),
+ * and ends with the last, so that an idle connection has no stack for it.
  */
 #include "nbd/internal.h"
 
@@ -63,42 +64,16 @@ static void send_batch(struct nbd_connection *connection)
 static void sender_run(void *arg)
 {
     struct nbd_connection *connection = arg;
-    for (;;) {
-        while (!list_empty(&connection->ready))
-            send_batch(connection);
-        if (connection->sender_stop)
-            return;
-        connection->sender_idle = true;
-        co_suspend();
-        connection->sender_idle = false;
-    }
-}
-
-void nbd_sender_start(struct nbd_connection *connection)
-{
-    co_group_init(&connection->sender_group);
-    connection->sender = co_spawn(connection->server->loop, &connection->sender_group, sender_run, connection);
-}
-
-static void wake_sender(struct nbd_connection *connection)
-{
-    if (connection->sender_idle) {
-        connection->sender_idle = false;
-        co_wake(connection->sender);
-    }
-}
-
-void nbd_sender_finish(struct nbd_connection *connection)
-{
-    connection->sender_stop = true;
-    wake_sender(connection);
-    co_group_wait(&connection->sender_group);
+    while (!list_empty(&connection->ready))
+        send_batch(connection);
 }
 
 void nbd_reply_send(struct nbd_request *request)
 {
-    list_append(&request->connection->ready, &request->link);
-    wake_sender(request->connection);
+    struct nbd_connection *connection = request->connection;
+    list_append(&connection->ready, &request->link);
+    if (!connection->senders.running)
+        co_spawn(connection->server->loop, &connection->senders, sender_run, connection);
 }
 
 /* Building

@@ -19,12 +19,18 @@ static void handshake_timeout(void *arg)
     co_cancel(connection->co);
 }
 
+void nbd_leave_export(struct nbd_connection *connection)
+{
+    struct nbd_export *export = connection->export;
+    connection->export = NULL;
+    if (export && --export->connections == 0)
+        co_queue_wake_all(&export->idle);
+}
+
 static void connection_free(struct nbd_connection *connection)
 {
     struct nbd_server *server = connection->server;
-    struct nbd_export *export = connection->export;
-    if (export && --export->connections == 0)
-        co_queue_wake_all(&export->idle);
+    nbd_leave_export(connection);
     list_remove(&connection->link);
     stream_close(connection->stream);
     struct nbd_request *request;
@@ -65,6 +71,7 @@ static void connection_start(struct nbd_server *server, struct stream *stream)
     list_init(&connection->ready);
     co_queue_init(&connection->room);
     co_group_init(&connection->requests);
+    co_group_init(&connection->senders);
     list_append(&server->connections, &connection->link);
     connection->co = co_spawn(server->loop, &server->group, connection_run, connection);
 }
@@ -75,20 +82,24 @@ static void connection_start(struct nbd_server *server, struct stream *stream)
 static void acceptor_run(void *arg)
 {
     struct nbd_server *server = arg;
+    bool warned = false;
     for (;;) {
         co_semaphore_acquire(&server->free_slots);
         int error = 0;
         struct stream *stream = server->listener ? listener_accept(server->listener, &error) : NULL;
         if (stream) {
             connection_start(server, stream);
+            warned = false;
             continue;
         }
         co_semaphore_release(&server->free_slots);
         if (error == -ECANCELED || !server->listener)
             return;
-        /* Out of descriptors or memory: the clients that are there go on; try again shortly. */
-        log_warning("NBD server at %s: cannot accept a connection: %s", listener_name(server->listener),
-                    strerror(-error));
+        /* Out of descriptors or memory: the clients that are there go on; try again shortly, say it once. */
+        if (!warned)
+            log_warning("NBD server at %s: cannot accept a connection: %s", listener_name(server->listener),
+                        strerror(-error));
+        warned = true;
         if (co_sleep_ns(100000000) < 0)
             return;
     }

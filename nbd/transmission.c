@@ -2,10 +2,10 @@
 /*
  * The reader of a connection in transmission: takes requests off the wire, checks them and starts a coroutine for each.
  *
- * One receive call fills up to NBD_RECEIVE_SIZE bytes, often many requests; payloads of writes that have not arrived
- * yet are received straight into the request's own buffer. The reader stops taking requests while too much is in flight
- * (count or bytes), which is also what bounds the memory that a client which sends but does not read can hold: a
- * request counts until its reply is sent.
+ * One receive call fills the buffer, often with many requests; payloads of writes that have not arrived yet are
+ * received straight into the request's own buffer. The reader stops taking requests while too much is in flight (count
+ * or bytes), which is also what bounds the memory that a client which sends but does not read can hold: a request
+ * counts until its reply is sent.
  */
 #include "nbd/internal.h"
 
@@ -27,6 +27,7 @@ static struct nbd_request *request_new(struct nbd_connection *connection)
     struct nbd_request *request = list_first(&connection->free_requests, struct nbd_request, link);
     if (request) {
         list_remove(&request->link);
+        connection->kept_bytes -= request->data_capacity;
     } else {
         request = new (struct nbd_request);
         request->connection = connection;
@@ -65,11 +66,12 @@ void nbd_request_release(struct nbd_request *request)
         free(request->reply_memory);
         request->reply_memory = NULL;
     }
-    if (request->data_capacity > NBD_KEPT_BUFFER) {
+    if (request->data_capacity > NBD_KEPT_BUFFER || connection->kept_bytes + request->data_capacity > NBD_KEPT_BYTES) {
         free(request->data);
         request->data = NULL;
         request->data_capacity = 0;
     }
+    connection->kept_bytes += request->data_capacity;
     connection->in_flight--;
     list_prepend(&connection->free_requests, &request->link);
     co_queue_wake_one(&connection->room);
@@ -77,6 +79,18 @@ void nbd_request_release(struct nbd_request *request)
 
 /* Receiving
  * ------------------------------------------------------------------------------------------------------------ */
+
+/* Called with every byte parsed. Without memory for a larger buffer the small one goes on. */
+static void grow_buffer(struct nbd_connection *connection)
+{
+    uint8_t *larger = malloc(NBD_RECEIVE_LARGE);
+    if (!larger)
+        return;
+    free(connection->buffer);
+    connection->buffer = larger;
+    connection->buffer_size = NBD_RECEIVE_LARGE;
+    connection->used = connection->filled = 0;
+}
 
 /* Makes `size` unparsed bytes available in the buffer; size is far below the buffer's. */
 static bool fill(struct nbd_connection *connection, size_t size)
@@ -90,7 +104,7 @@ static bool fill(struct nbd_connection *connection, size_t size)
     }
     while (connection->filled < size) {
         ssize_t got = stream_recv(connection->stream, connection->buffer + connection->filled,
-                                  NBD_RECEIVE_SIZE - connection->filled);
+                                  connection->buffer_size - connection->filled);
         if (got <= 0)
             return false;
         connection->filled += (size_t)got;
@@ -106,8 +120,12 @@ static bool receive_payload(struct nbd_connection *connection, uint8_t *to, size
         memcpy(to, connection->buffer + connection->used, part);
     connection->used += part;
     size -= part;
+    if (!size)
+        return true;
+    if (connection->buffer_size == NBD_RECEIVE_SMALL)
+        grow_buffer(connection);
     if (to)
-        return !size || stream_recv_all(connection->stream, to + part, size) == 0;
+        return stream_recv_all(connection->stream, to + part, size) == 0;
     while (size) {
         if (!fill(connection, 1))
             return false;
@@ -151,7 +169,7 @@ static int check_request(const struct nbd_connection *connection, const struct n
     if (command_table[request->type].writes && !export->writable)
         return -EPERM;
     if ((request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE) && request->length > NBD_MAX_PAYLOAD)
-        return request->type == NBD_CMD_READ ? -EOVERFLOW : -EINVAL;
+        return -EINVAL;
     if (command_table[request->type].spans && !span_fits(request->offset, request->length, export->edge->child->size))
         return request->type == NBD_CMD_WRITE || request->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
     if (request->type == NBD_CMD_BLOCK_STATUS && (!connection->contexts || !request->length))
@@ -205,12 +223,10 @@ static bool next_request(struct nbd_connection *connection)
 
 void nbd_transmission(struct nbd_connection *connection)
 {
-    connection->buffer = try_calloc(NBD_RECEIVE_SIZE, 1);
-    if (!connection->buffer)
-        return;
-    nbd_sender_start(connection);
+    connection->buffer_size = NBD_RECEIVE_SMALL;
+    connection->buffer = xmalloc(connection->buffer_size);
     while (next_request(connection))
         ;
     co_group_wait(&connection->requests); /* what was asked is carried out, also when the client is gone */
-    nbd_sender_finish(connection);
+    co_group_wait(&connection->senders);
 }

@@ -19,7 +19,8 @@ struct daemon {
     struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
     struct export_set *exports;
     struct nbd_server *nbd; /* NULL: not running */
-    struct qmp_server *qmp;
+    bool nbd_stopping;      /* its clients are being disconnected; its address is still taken */
+    struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */
 

@@ -35,11 +35,14 @@ bool qmp_query_named_block_nodes(struct qmp_context *context, struct q_query_nam
 {
     struct daemon *daemon = context->app;
     struct block_device_info_list *list = new (struct block_device_info_list);
-    struct node *next;
-    for (struct node *node = graph_next(daemon->graph, NULL); node; node = next) {
-        node_ref(node); /* describing it yields */
+    struct node *next, *first = graph_next(daemon->graph, NULL);
+    if (first)
+        node_ref(first); /* describing it yields */
+    for (struct node *node = first; node; node = next) {
         struct block_device_info *info = node_query_device(node, arg->flat, err);
         next = info ? graph_next(daemon->graph, node) : NULL;
+        if (next)
+            node_ref(next); /* letting go of this one may yield, too */
         node_unref(node);
         if (!info) {
             block_device_info_list_free(list);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the daemon is made of, how it comes up, and the order in which it goes down: exports first, then nodes, monitors
  * last. */
+#include "base/cleanup.h"
 #include "base/stream.h"
 #include "block/export.h"
 #include "block/node.h"
@@ -17,6 +18,8 @@ static void on_image_corrupted(void *user, struct node *node, const char *messag
                                bool fatal)
 {
     struct daemon *daemon = user;
+    if (!daemon->qmp)
+        return;
     qmp_event_block_image_corrupted(qmp_server_events(daemon->qmp), "", node->name, message, offset != UINT64_MAX,
                                     (int64_t)offset, size != UINT64_MAX, (int64_t)size, fatal);
 }
@@ -24,7 +27,8 @@ static void on_image_corrupted(void *user, struct node *node, const char *messag
 static void on_export_deleted(void *user, const char *id)
 {
     struct daemon *daemon = user;
-    qmp_event_block_export_deleted(qmp_server_events(daemon->qmp), id);
+    if (daemon->qmp)
+        qmp_event_block_export_deleted(qmp_server_events(daemon->qmp), id);
 }
 
 void daemon_quit(void *app)
@@ -55,6 +59,8 @@ bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *addres
 {
     if (daemon->nbd)
         return fail(err, EBUSY, "NBD server already running");
+    if (daemon->nbd_stopping)
+        return fail(err, EBUSY, "NBD server is still stopping: its clients are being disconnected");
     const struct nbd_server_limits limits = {.max_connections = max_connections,
                                              .handshake_seconds = handshake_seconds};
     daemon->nbd = nbd_server_new(daemon->loop, address, &limits, err);
@@ -65,10 +71,11 @@ void daemon_stop_nbd(struct daemon *daemon)
 {
     if (!daemon->nbd)
         return;
+    struct nbd_server *server = TAKE(daemon->nbd); /* no new export from here on */
+    daemon->nbd_stopping = true;
     export_close_type(daemon->exports, BLOCK_EXPORT_TYPE_NBD);
-    struct nbd_server *server = daemon->nbd;
-    daemon->nbd = NULL;
     nbd_server_free(server);
+    daemon->nbd_stopping = false;
 }
 
 /* Nodes made by the monitor may stand on each other: those without parents go first, until none is left. */
@@ -86,12 +93,21 @@ static void delete_all_nodes(struct graph *graph)
     } while (progress);
 }
 
+static void take_down(struct daemon *daemon)
+{
+    daemon_stop_nbd(daemon);
+    export_close_all(daemon->exports);
+    delete_all_nodes(daemon->graph);
+}
+
 void daemon_close(struct daemon *daemon)
 {
-    export_close_all(daemon->exports);
-    daemon_stop_nbd(daemon);
-    delete_all_nodes(daemon->graph);
-    qmp_server_free(daemon->qmp);
+    daemon->quitting = true;
+    take_down(daemon); /* while the monitors can still tell of it */
+    struct qmp_server *qmp = daemon->qmp;
+    qmp_server_free(qmp);
+    daemon->qmp = NULL;
+    take_down(daemon); /* what a command that was under way may have made meanwhile */
     export_set_free(daemon->exports);
     graph_free(daemon->graph);
 }

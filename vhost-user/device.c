@@ -185,8 +185,10 @@ static bool take_vring_fd(struct device *device, struct vhost_user_message *mess
     if (fd < 0 && (needed || !(number & VHOST_USER_VRING_NO_FD)))
         return fail(err, EINVAL, "queue %u: a file descriptor must come with this message (polling is not done)",
                     (*queue)->index);
-    if (fd >= 0)
-        fcntl(fd, F_SETFL, O_NONBLOCK);
+    if (fd >= 0 && (!message_fd_is_event(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
+        close(fd);
+        return fail(err, EINVAL, "queue %u: the file descriptor is no eventfd", (*queue)->index);
+    }
     queue_set_fd(slot_of(*queue), fd);
     return true;
 }
@@ -264,14 +266,25 @@ static bool set_vring_enable(struct device *device, struct vhost_user_message *m
     return queue_update(queue, err);
 }
 
+static void close_backend_channel(struct device *device)
+{
+    if (!device->backend_channel)
+        return;
+    stream_shutdown(device->backend_channel); /* somebody may be sending to a front end that does not read */
+    co_group_cancel(&device->notifiers);
+    co_group_wait(&device->notifiers);
+    co_group_init(&device->notifiers);
+    stream_close(device->backend_channel);
+    device->backend_channel = NULL;
+}
+
 static bool set_backend_req_fd(struct device *device, struct vhost_user_message *message, int *reply, int *fd,
                                struct error *err)
 {
     int channel = message_take_fd(message);
     if (channel < 0)
         return fail(err, EINVAL, "the back end's channel came without a file descriptor");
-    if (device->backend_channel)
-        stream_close(device->backend_channel);
+    close_backend_channel(device);
     device->backend_channel = stream_from_fd(device->loop, channel);
     return true;
 }
@@ -417,9 +430,7 @@ static void forget_front_end(struct device *device)
     mapping_close(&device->log);
     device->features = device->protocol_features = 0;
     memory_clear(device);
-    if (device->backend_channel)
-        stream_close(device->backend_channel);
-    device->backend_channel = NULL;
+    close_backend_channel(device);
     device->limits.writeback = !device->export->writethrough;
 }
 
@@ -449,13 +460,17 @@ static void send_config_change(void *arg)
 {
     struct device *device = arg;
     struct vhost_user_header header = {VHOST_USER_BACKEND_CONFIG_CHANGE, VHOST_USER_VERSION, 0};
-    if (device->backend_channel)
-        stream_send_all(device->backend_channel, &header, sizeof header);
+    while (device->config_changed) {
+        device->config_changed = false;
+        if (stream_send_all(device->backend_channel, &header, sizeof header) < 0)
+            return; /* the front end's loss; its connection shows whether it is still there */
+    }
 }
 
 void device_notify_resize(struct device *device)
 {
     device->limits.capacity_bytes = round_down(device->edge->child->size, device->limits.block_size);
-    if (device->backend_channel)
-        co_spawn(device->loop, &device->requests, send_config_change, device);
+    device->config_changed = true;
+    if (device->backend_channel && !device->notifiers.running)
+        co_spawn(device->loop, &device->notifiers, send_config_change, device);
 }

@@ -94,6 +94,7 @@ static bool open_export(struct block_export *export, const struct block_export_o
     list_init(&device->free_requests);
     co_group_init(&device->group);
     co_group_init(&device->requests);
+    co_group_init(&device->notifiers);
     device->queues = new_array(struct queue, device->queue_count);
     for (unsigned i = 0; i < device->queue_count; i++)
         queue_init(&device->queues[i], device, i);

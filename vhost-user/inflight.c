@@ -24,6 +24,10 @@
 enum { INFLIGHT_VERSION = 1, AREA_ALIGNMENT = 64 };
 #define NO_ENTRY UINT16_MAX
 
+/* One load, which the compiler must not repeat: what is checked is what is used, whatever the front end does meanwhile.
+ */
+#define shared_read(field) (*(const volatile __typeof__(field) *)&(field))
+
 static uint64_t area_size(uint16_t queue_size, bool packed)
 {
     uint64_t size = packed
@@ -51,6 +55,9 @@ bool inflight_attach(struct device *device, const struct vhost_user_inflight *de
         return fail(err, EINVAL, "record of requests in flight has %llu bytes: %u queues of %u need %llu",
                     (unsigned long long)description->mmap_size, description->num_queues, description->queue_size,
                     (unsigned long long)(area * description->num_queues));
+    if (!is_aligned(description->mmap_offset, sizeof(uint64_t)))
+        return fail(err, EINVAL, "record of requests in flight at offset %llu: must be a multiple of 8",
+                    (unsigned long long)description->mmap_offset);
     if (!mapping_open(&mapping, fd, description->mmap_offset, description->mmap_size, err))
         return fail_prefix(err, "record of requests in flight: ");
     inflight_detach(device);
@@ -85,9 +92,38 @@ void inflight_detach(struct device *device)
 {
     for (unsigned i = 0; i < device->queue_count; i++) {
         free(device->queues[i].inflight.entry_of_id);
+        free(device->queues[i].inflight.left);
         device->queues[i].inflight = (struct inflight_queue){0};
     }
     mapping_close(&device->inflight_region);
+}
+
+/* Chains that an earlier process left ----------------------------------------------------------------------------- */
+
+static bool left_reserve(struct inflight_queue *record, struct error *err)
+{
+    record->left = try_calloc(record->size, sizeof *record->left);
+    record->left_count = record->left_next = 0;
+    return record->left || fail(err, ENOMEM, "out of memory");
+}
+
+static void left_add(struct inflight_queue *record, uint16_t head, uint64_t counter)
+{
+    record->left[record->left_count++] = (struct inflight_left){counter, head};
+}
+
+static int older_first(const void *a, const void *b)
+{
+    const struct inflight_left *x = a, *y = b;
+    return (x->counter > y->counter) - (x->counter < y->counter);
+}
+
+static void left_sort(struct inflight_queue *record)
+{
+    if (!record->left_count)
+        return;
+    qsort(record->left, record->left_count, sizeof *record->left, older_first);
+    record->counter = record->left[record->left_count - 1].counter + 1;
 }
 
 /* Split rings ---------------------------------------------------------------------------------------------------- */
@@ -145,33 +181,17 @@ static bool split_start(struct queue *queue, struct error *err)
         return fail(err, EINVAL, "record of requests in flight has version %u and %u entries, expected %u and %u",
                     area->version, area->entry_count, INFLIGHT_VERSION, record->size);
     /* Died between publishing a used entry and noting it: that chain is not in flight any more. */
-    if (area->used_index != state.used && area->last_batch_head < record->size) {
-        area->entries[area->last_batch_head].inflight = 0;
+    uint16_t last = shared_read(area->last_batch_head);
+    if (area->used_index != state.used && last < record->size) {
+        area->entries[last].inflight = 0;
         area->used_index = state.used;
     }
-    uint16_t in_flight = 0;
     for (uint16_t i = 0; i < record->size; i++) {
-        if (!area->entries[i].inflight)
-            continue;
-        in_flight++;
-        record->counter = MAX(record->counter, area->entries[i].counter + 1);
+        if (shared_read(area->entries[i].inflight))
+            left_add(record, i, shared_read(area->entries[i].counter));
     }
-    state.last_avail = (uint16_t)(state.used + in_flight);
+    state.last_avail = (uint16_t)(state.used + record->left_count);
     return virtqueue_restore(&queue->ring, state, err);
-}
-
-/* The oldest recorded chain that is not yet taken up: their counters are below `limit`, see inflight_resubmit(). */
-static uint16_t split_oldest(const struct inflight_queue *record, uint64_t limit)
-{
-    const struct inflight_split *area = split_area(record);
-    uint16_t oldest = NO_ENTRY;
-    for (uint16_t i = 0; i < record->size; i++) {
-        uint64_t counter = area->entries[i].counter;
-        if (area->entries[i].inflight && counter < limit &&
-            (oldest == NO_ENTRY || counter < area->entries[oldest].counter))
-            oldest = i;
-    }
-    return oldest;
 }
 
 /* Packed rings --------------------------------------------------------------------------------------------------- */
@@ -191,7 +211,7 @@ static void packed_popped(void *arg, uint16_t id, const struct virtqueue_descrip
 {
     struct inflight_queue *record = arg;
     struct inflight_packed *area = packed_area(record);
-    uint16_t head = checked(record, area->free_head), at = head, last = head;
+    uint16_t head = checked(record, shared_read(area->free_head)), at = head, last = head;
     for (uint16_t i = 0; i < count; i++) {
         struct inflight_packed_entry *entry = &area->entries[at];
         entry->address = descriptors[i].address;
@@ -199,7 +219,7 @@ static void packed_popped(void *arg, uint16_t id, const struct virtqueue_descrip
         entry->flags = descriptors[i].flags;
         entry->id = descriptors[i].id_or_next;
         last = at;
-        at = checked(record, entry->next);
+        at = checked(record, shared_read(entry->next));
     }
     area->entries[head].count = count;
     area->entries[head].last = last;
@@ -219,10 +239,10 @@ static void packed_completing(void *arg, uint16_t id)
     uint16_t head = record->entry_of_id[id];
     if (head == NO_ENTRY)
         return;
-    uint16_t count = area->entries[head].count;
-    area->entries[checked(record, area->entries[head].last)].next = area->free_head;
+    uint16_t count = shared_read(area->entries[head].count);
+    area->entries[checked(record, shared_read(area->entries[head].last))].next = area->free_head;
     area->free_head = head;
-    uint32_t used = (uint32_t)area->used_index + count;
+    uint32_t used = (uint32_t)shared_read(area->used_index) + count;
     if (used >= record->size) {
         used -= record->size;
         area->used_wrap = !area->used_wrap;
@@ -285,9 +305,10 @@ static bool packed_start(struct queue *queue, struct error *err)
         return fail(err, EINVAL, "record of requests in flight has version %u and %u entries, expected %u and %u",
                     area->version, area->entry_count, INFLIGHT_VERSION, record->size);
     if (area->used_index != area->old_used_index || area->free_head != area->old_free_head) {
-        if (packed_published(queue, area, checked(record, area->old_used_index))) {
-            if (area->free_head < record->size)
-                area->entries[area->free_head].inflight = 0; /* the chain that was completed last */
+        if (packed_published(queue, area, checked(record, shared_read(area->old_used_index)))) {
+            uint16_t last = shared_read(area->free_head);
+            if (last < record->size)
+                area->entries[last].inflight = 0; /* the chain that was completed last */
             area->old_free_head = area->free_head;
             area->old_used_index = area->used_index;
             area->old_used_wrap = area->used_wrap;
@@ -298,20 +319,18 @@ static bool packed_start(struct queue *queue, struct error *err)
         }
     }
     uint32_t slots = 0;
-    bool any = false;
     for (uint16_t i = 0; i < record->size; i++) {
-        if (!area->entries[i].inflight)
+        if (!shared_read(area->entries[i].inflight))
             continue;
-        any = true;
-        slots += MIN(area->entries[i].count, record->size);
-        record->counter = MAX(record->counter, area->entries[i].counter + 1);
+        slots += MIN(shared_read(area->entries[i].count), record->size);
+        left_add(record, i, shared_read(area->entries[i].counter));
     }
-    if (!any) { /* the ring's own position is good */
+    if (!record->left_count) { /* the ring's own position is good */
         area->used_index = area->old_used_index = state.used;
         area->used_wrap = area->old_used_wrap = state.used_wrap;
         return true;
     }
-    state.used = checked(record, area->used_index);
+    state.used = checked(record, shared_read(area->used_index));
     state.used_wrap = area->used_wrap;
     uint32_t available = state.used + slots;
     state.avail_wrap = available >= record->size ? !state.used_wrap : state.used_wrap;
@@ -319,37 +338,22 @@ static bool packed_start(struct queue *queue, struct error *err)
     return virtqueue_restore(&queue->ring, state, err);
 }
 
-static uint16_t packed_oldest(const struct inflight_queue *record, uint64_t limit)
-{
-    const struct inflight_packed *area = packed_area(record);
-    uint16_t oldest = NO_ENTRY;
-    for (uint16_t i = 0; i < record->size; i++) {
-        uint64_t counter = area->entries[i].counter;
-        if (area->entries[i].inflight && counter < limit &&
-            (oldest == NO_ENTRY || counter < area->entries[oldest].counter))
-            oldest = i;
-    }
-    return oldest;
-}
-
 static int packed_pop_recorded(struct queue *queue, uint16_t head, struct virtqueue_element *element)
 {
     struct inflight_queue *record = &queue->inflight;
     struct inflight_packed *area = packed_area(record);
-    uint16_t count = MIN(area->entries[head].count, record->size), at = head;
+    uint16_t recorded = shared_read(area->entries[head].count), count = MIN(recorded, record->size), at = head;
     struct virtqueue_descriptor *descriptors = try_calloc(count, sizeof *descriptors);
     if (!descriptors)
         return -ENOMEM;
     for (uint16_t i = 0; i < count; i++) {
         const struct inflight_packed_entry *entry = &area->entries[at];
         descriptors[i] = (struct virtqueue_descriptor){entry->address, entry->length, entry->flags, entry->id};
-        at = checked(record, entry->next);
+        at = checked(record, shared_read(entry->next));
     }
     int result = virtqueue_pop_recorded(&queue->ring, descriptors, count, element);
-    if (result == 1) {
+    if (result == 1)
         record->entry_of_id[element->id] = head;
-        area->entries[head].counter = record->counter++;
-    }
     free(descriptors);
     return result;
 }
@@ -357,8 +361,7 @@ static int packed_pop_recorded(struct queue *queue, uint16_t head, struct virtqu
 /* Both ----------------------------------------------------------------------------------------------------------- */
 
 /* Hooks must not run for chains that are taken up again (they stand in the record), so resubmission happens before they
- * are set: inflight_start() only prepares, the last inflight_resubmit() call switches the hooks on. A chain that has
- * been taken up gets a new counter, at or above `resume_limit`, which is how the remaining ones are told from it. */
+ * are set: inflight_start() only prepares, the last inflight_resubmit() call switches the hooks on. */
 bool inflight_start(struct queue *queue, struct error *err)
 {
     struct inflight_queue *record = &queue->inflight;
@@ -375,10 +378,11 @@ bool inflight_start(struct queue *queue, struct error *err)
     }
     record->size = queue->ring.packed ? queue->size : record->size;
     free(TAKE(record->entry_of_id));
+    free(TAKE(record->left));
     record->counter = 0;
-    if (!(queue->ring.packed ? packed_start(queue, err) : split_start(queue, err)))
+    if (!left_reserve(record, err) || !(queue->ring.packed ? packed_start(queue, err) : split_start(queue, err)))
         return false;
-    record->resume_limit = record->counter;
+    left_sort(record);
     return true;
 }
 
@@ -388,12 +392,10 @@ int inflight_resubmit(struct queue *queue, struct virtqueue_element *element)
     if (!record->area)
         return 0;
     bool packed = queue->ring.packed;
-    uint16_t head = packed ? packed_oldest(record, record->resume_limit) : split_oldest(record, record->resume_limit);
-    if (head == NO_ENTRY)
+    if (record->left_next == record->left_count) {
+        free(TAKE(record->left));
         return virtqueue_set_inflight(&queue->ring, packed ? &packed_ops : &split_ops, record) ? 0 : -ENOMEM;
-    if (packed)
-        return packed_pop_recorded(queue, head, element);
-    int result = virtqueue_pop_head(&queue->ring, head, element);
-    split_area(record)->entries[head].counter = record->counter++;
-    return result;
+    }
+    uint16_t head = record->left[record->left_next++].head;
+    return packed ? packed_pop_recorded(queue, head, element) : virtqueue_pop_head(&queue->ring, head, element);
 }

@@ -40,8 +40,13 @@ struct inflight_queue {
     uint8_t *area;         /* struct inflight_split or inflight_packed; NULL: not recorded */
     uint16_t size;         /* entries */
     uint64_t counter;      /* order of submission */
-    uint64_t resume_limit; /* chains below it await resubmission */
     uint16_t *entry_of_id; /* packed: buffer id -> head entry, 65536 of them */
+    /* What an earlier process left: chains to be taken up again, oldest first. */
+    struct inflight_left {
+        uint64_t counter;
+        uint16_t head;
+    } * left;
+    unsigned left_count, left_next;
 };
 
 struct request {
@@ -63,6 +68,7 @@ struct queue {
     struct loop_watch kick;
     struct inflight_queue inflight;
     size_t in_flight;
+    bool held; /* the limit of requests in flight is reached: the ring is looked at again when some are done */
     struct co_queue idle; /* woken when in_flight reaches 0 */
 };
 
@@ -76,8 +82,10 @@ struct device {
     struct listener *listener;
     struct co_group group; /* acceptor, which is also the connection's coroutine */
     struct co_group requests;
-    struct stream *stream; /* the front end's connection; NULL: none */
-    struct stream *backend_channel;
+    struct stream *stream;          /* the front end's connection; NULL: none */
+    struct stream *backend_channel; /* for our own messages to the front end; NULL: none */
+    struct co_group notifiers;      /* at most one coroutine, which sends on it */
+    bool config_changed;            /* the front end is to be told */
 
     uint64_t features, protocol_features;
     struct guest_regions regions;
@@ -92,6 +100,8 @@ struct device {
 int message_receive(struct stream *stream, struct vhost_user_message *message);
 void message_close_fds(struct vhost_user_message *message);
 int message_take_fd(struct vhost_user_message *message); /* -1 when there is none (left) */
+/* Something that can be waited for and written to without ever blocking us: an eventfd, a pipe or a socket. */
+bool message_fd_is_event(int fd);
 bool message_reply(struct stream *stream, struct vhost_user_message *message, uint32_t size, int fd);
 
 /* memory.c */

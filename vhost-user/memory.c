@@ -12,10 +12,13 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "vhost-user/internal.h"
 
 /* Surviving truncation ------------------------------------------------------------------------------------------- */
+
+#define FUSE_MAGIC 0x65735546u /* linux/magic.h of newer headers */
 
 enum { GUARDED_MAX = 1024 };
 static struct {
@@ -79,6 +82,10 @@ bool mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t siz
                     "memory of %" PRIu64 " bytes at offset %" PRIu64 " does not lie inside its file of %" PRIu64
                     " bytes",
                     size, offset, (uint64_t)st.st_size);
+    /* A front end could answer, or not answer, every access to such a file itself. */
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0 || (uint32_t)fs.f_type == FUSE_MAGIC)
+        return fail(err, EINVAL, "memory in a file of a FUSE file system is not taken: memfd, tmpfs or hugetlbfs are");
     uint64_t from = round_down(offset, (uint64_t)sysconf(_SC_PAGESIZE));
     size_t length = (size_t)(end - from);
     uint8_t *base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);

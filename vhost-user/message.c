@@ -4,6 +4,7 @@
  * payload longer than the longest known one, a wrong version or too many descriptors end the connection.
  */
 #include <string.h>
+#include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/trace.h"
 #include "vhost-user/internal.h"
@@ -24,6 +25,15 @@ int message_take_fd(struct vhost_user_message *message)
             return TAKE_FD(message->fds[i]);
     }
     return -1;
+}
+
+bool message_fd_is_event(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return false;
+    mode_t kind = st.st_mode & S_IFMT; /* none: an eventfd and its like */
+    return !kind || kind == S_IFIFO || kind == S_IFSOCK;
 }
 
 int message_receive(struct stream *stream, struct vhost_user_message *message)

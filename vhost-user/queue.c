@@ -15,6 +15,11 @@
 #include "base/trace.h"
 #include "vhost-user/internal.h"
 
+/* What one queue may have in flight: each request costs a coroutine, and a ring may have 32768 entries. */
+enum { QUEUE_MAX_IN_FLIGHT = 1024 };
+
+static void queue_process(struct queue *queue);
+
 /* Requests ------------------------------------------------------------------------------------------------------- */
 
 static struct request *request_new(struct queue *queue)
@@ -48,6 +53,8 @@ static void request_finish(struct request *request, enum virtio_blk_status statu
     request_recycle(request);
     if (--queue->in_flight == 0)
         co_queue_wake_all(&queue->idle);
+    if (queue->held && queue->started && !queue->ring.broken && queue->in_flight <= QUEUE_MAX_IN_FLIGHT / 2)
+        queue_process(queue);
 }
 
 static int run_ranges(struct device *device, const struct virtio_blk_request *blk, uint32_t durable)
@@ -116,10 +123,11 @@ static bool request_start(struct request *request)
     return true;
 }
 
-/* Pops with `pop` until nothing is left. false: the queue is broken. */
-static bool take_all(struct queue *queue, int (*pop)(struct queue *queue, struct virtqueue_element *element))
+/* Pops with `pop` until nothing is left or `limit` requests are in flight. false: the queue is broken. */
+static bool take_all(struct queue *queue, int (*pop)(struct queue *queue, struct virtqueue_element *element),
+                     size_t limit)
 {
-    for (;;) {
+    while (queue->in_flight < limit) {
         struct request *request = request_new(queue);
         int got = pop(queue, &request->element);
         if (got <= 0) {
@@ -129,6 +137,8 @@ static bool take_all(struct queue *queue, int (*pop)(struct queue *queue, struct
         if (!request_start(request))
             return false;
     }
+    queue->held = true;
+    return true;
 }
 
 static int pop_new(struct queue *queue, struct virtqueue_element *element)
@@ -139,10 +149,11 @@ static int pop_new(struct queue *queue, struct virtqueue_element *element)
 static void queue_process(struct queue *queue)
 {
     bool good;
+    queue->held = false;
     virtqueue_disable_notify(&queue->ring);
     do {
-        good = take_all(queue, pop_new);
-    } while (good && virtqueue_enable_notify(&queue->ring));
+        good = take_all(queue, pop_new, QUEUE_MAX_IN_FLIGHT);
+    } while (good && !queue->held && virtqueue_enable_notify(&queue->ring));
     if (!good)
         queue_broken(queue);
 }
@@ -152,8 +163,14 @@ static void on_kick(void *arg, uint32_t events)
     struct queue *queue = arg;
     eventfd_t count;
     (void)events;
-    if (eventfd_read(queue->kick_fd, &count) == 0)
+    ssize_t got = read(queue->kick_fd, &count, sizeof count);
+    if (got > 0 && !queue->held) {
         queue_process(queue);
+    } else if (!got || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+        log_warning("export '%s': queue %u is stopped: its kick descriptor is closed at the other end",
+                    queue->device->export->id, queue->index);
+        loop_unwatch(&queue->kick); /* it would be ready for ever */
+    }
 }
 
 /* Life ----------------------------------------------------------------------------------------------------------- */
@@ -209,7 +226,7 @@ bool queue_update(struct queue *queue, struct error *err)
         return fail_prefix(err, "queue %u: ", queue->index);
     queue->started = true;
     loop_watch(queue->device->loop, &queue->kick, queue->kick_fd, EPOLLIN, on_kick, queue);
-    if (!take_all(queue, inflight_resubmit))
+    if (!take_all(queue, inflight_resubmit, SIZE_MAX))
         queue_broken(queue);
     else
         queue_process(queue); /* kicks from before we listened */
@@ -225,6 +242,7 @@ void queue_stop(struct queue *queue)
     while (queue->in_flight)
         co_queue_wait_uncancellable(&queue->idle);
     queue->base = virtqueue_base_encode(&queue->ring, virtqueue_save(&queue->ring));
+    queue->held = false;
     virtqueue_destroy(&queue->ring);
     virtqueue_init(&queue->ring, &queue->device->regions.memory);
 }
