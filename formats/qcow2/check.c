@@ -17,8 +17,15 @@
 #include "formats/qcow2/entry.h"
 #include "qmp/schema/types.h"
 
-void check_report(const struct check *check, const char *format, ...)
+enum { REPORTS_MAX = 200 };
+
+void check_report(struct check *check, const char *format, ...)
 {
+    if (check->reported++ >= REPORTS_MAX) {
+        if (check->reported == REPORTS_MAX + 1)
+            log_error("check: more problems are counted, but not shown");
+        return;
+    }
     va_list args;
     va_start(args, format);
     auto_free char *text = xvasprintf(format, args);

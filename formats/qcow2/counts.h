@@ -29,6 +29,7 @@ struct check {
     struct image_check *result;
     uint32_t repair; /* enum check_repair */
     struct counts counts;
+    uint32_t reported; /* messages */
     bool must_rebuild; /* refcount blocks are missing or cannot be trusted */
 };
 
@@ -39,7 +40,7 @@ int check_count(struct check *check, bool refcount_structures, bool report);
 int check_compare(struct check *check);
 int repair_rebuild(struct check *check);
 int check_copied_flags(struct check *check);
-/* A message for people about something wrong, on standard error. */
-void check_report(const struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A message for people about something wrong, on standard error. After a few hundred they are only counted. */
+void check_report(struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
 
 #endif

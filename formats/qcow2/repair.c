@@ -23,6 +23,8 @@ static int load_block(struct check *check, uint64_t index, uint8_t **block)
     *block = NULL;
     if (!offset || in_cluster(q, offset) || offset >= q->file->child->size)
         return 0;
+    if (counts_get(&check->counts, cluster_index(q, offset)) != 1)
+        return 0; /* it is something else, or the block of others too */
     int result = cache_load(&q->refcount_cache, offset, block);
     while (result == -EAGAIN && !(result = refcounts_write(q)))
         result = cache_load(&q->refcount_cache, offset, block);
