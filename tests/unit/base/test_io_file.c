@@ -148,6 +148,51 @@ static void direct_io(void **state)
     }
 }
 
+struct cached {
+    struct io_file *file;
+    int rounds;
+};
+
+static void read_cached(void *arg)
+{
+    struct cached *c = arg;
+    char buffer[4096];
+    struct iovec iov = {buffer, sizeof buffer};
+    for (int i = 0; i < c->rounds; i++)
+        assert_int_equal(io_file_readv(c->file, &iov, 1, (uint64_t)(i % 16) * 4096), 4096);
+}
+
+/* 32 coroutines that read from the page cache: one system call takes the reads of all of them. */
+static int batch_main(void *arg)
+{
+    struct cached c = {open_place(arg), 200};
+    char *data = xcalloc(16, 4096);
+    struct iovec iov = {data, 16 * 4096};
+    assert_int_equal(io_file_writev(c.file, &iov, 1, 0, false), 16 * 4096);
+    struct loop_stats before = loop_stats(loop_current());
+    struct co_group group;
+    co_group_init(&group);
+    for (int i = 0; i < 32; i++)
+        co_spawn(loop_current(), &group, read_cached, &c);
+    co_group_wait(&group);
+    struct loop_stats after = loop_stats(loop_current());
+    uint64_t operations = after.operations - before.operations, calls = after.system_calls - before.system_calls;
+    assert_int_equal(operations, 32 * 200);
+    if (calls * 8 > operations)
+        print_error("%lu system calls for %lu operations\n", (unsigned long)calls, (unsigned long)operations);
+    assert_true(calls * 8 <= operations);
+    free(data);
+    io_file_close(c.file);
+    return 0;
+}
+
+static void one_system_call_takes_many_reads(void **state)
+{
+    struct place place = new_place(IO_ENGINE_AUTO, 0);
+    run_on_loop(state, batch_main, &place);
+    unlink(place.path);
+}
+
 static int end_of_file_main(void *arg)
 {
     struct io_file *file = open_place(arg);
@@ -349,6 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_EVERY_LOOP(many_operations_at_once),
         ON_REAL_LOOPS(direct_io),
+        ONE_LOOP(one_system_call_takes_many_reads, kind_uring),
         ON_EVERY_LOOP(reads_are_short_at_the_end_only),
         ON_EVERY_LOOP(vectors_may_be_long),
         ON_EVERY_LOOP(sizes_and_holes),
