@@ -52,8 +52,11 @@ def differences(ours, theirs):
 
 def show_case(index):
     address = CODE_BASE + index * CODE_SIZE
+    with open("code.bin", "rb") as code:
+        code.seek(index * CODE_SIZE)
+        size = len(code.read(CODE_SIZE).rstrip(b"\0"))
     subprocess.run(["riscv64-linux-gnu-objdump", "-d", "-M", "no-aliases", "-j", ".cases", f"--start-address={address:#x}",
-                    f"--stop-address={address + CODE_SIZE:#x}", "-D", "-z", "bare.elf"], check=False)
+                    f"--stop-address={address + size:#x}", "-D", "bare.elf"], check=False)
 
 
 def compare(ours, theirs, cases):

@@ -20,7 +20,7 @@ MEMORY, MEMORY_SIZE = 536, 1024  # within a state
 BASES = (2, 4, 9)
 KEPT = {2, 3, 4, 9}
 LEFT_OUT = {"jalr", "c.jr", "c.jalr", "ecall", "ebreak", "c.ebreak", "sret", "mret", "wfi", "sfence.vma", "c.addi16sp",
-            "cbo.inval", "cbo.clean", "cbo.flush", "cbo.zero", "sc.w", "sc.d"}
+            "cbo.inval", "cbo.clean", "cbo.flush", "cbo.zero", "sc.w", "sc.d", "ctzw"}  # QEMU 7.2 gets ctzw of 0 wrong; machine/bitmanip.S has it
 JUMPS = {"jal", "c.j", "beq", "bne", "blt", "bge", "bltu", "bgeu", "c.beqz", "c.bnez"}
 CSRS = {"csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci"}
 SPECIAL = [0, 1, 2, 3, 63, 64, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 1 << 32,
@@ -74,7 +74,7 @@ class Generator:
         word = insn.match
         memory = "(" in insn.operands
         for field in insn.fields:
-            value = self.rng.getrandbits(field.bits)
+            value = self.rng.getrandbits(field.bits) & sum(((1 << width) - 1) << to for _, to, width in field.slices)
             if field.type.member == "rd" and field.type.kind.startswith("x") and self.number(field, value) in KEPT:
                 return None
             if field.type.member == "rs1" and memory:
