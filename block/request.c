@@ -204,7 +204,11 @@ static int write_tracked(struct node *node, uint64_t offset, uint64_t length, st
     if (unlikely(node->detect_zeroes != BLOCK_DETECT_ZEROES_OFF) && !(flags & REQUEST_COMPRESSED) &&
         iov_is_zero(from.iov, (int)from.count, from.skip, length)) {
         bool unmap = node->detect_zeroes == BLOCK_DETECT_ZEROES_UNMAP;
-        return request_zero(node, offset, length, (flags & REQUEST_FUA) | (unmap ? REQUEST_MAY_UNMAP : 0));
+        int result = request_zero(node, offset, length, unmap ? REQUEST_MAY_UNMAP : 0);
+        if (result || !(flags & node->write_flags & REQUEST_FUA))
+            return result;
+        node_mark_written(node); /* the caller takes the driver's write for durable, but this was none */
+        return node_flush(node);
     }
     if (unlikely(flags & REQUEST_COMPRESSED))
         return node->driver->write_compressed ? node->driver->write_compressed(node, offset, length, from) : -ENOTSUP;
@@ -223,7 +227,8 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
         if (unlikely(node->no_flush))
             flags &= ~(uint32_t)REQUEST_FUA;
         result = write_tracked(node, offset, length, from, flags);
-        if (likely(!result))
+        /* A failed write may have left anything behind, and made the file longer. */
+        if (likely(!result) || offset + length > node->size)
             request_wrote(node, offset, length);
         if (unlikely(flags & REQUEST_FUA) && !result && !(node->write_flags & REQUEST_FUA))
             result = node_flush(node);

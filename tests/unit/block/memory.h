@@ -90,8 +90,8 @@ static int memory_write(struct node *node, uint64_t offset, uint64_t length, str
     assert_true(is_aligned(offset | length, node->limits.request_alignment));
     assert_true(offset + length <= memory->capacity);
     int result = memory_answer(node, length);
-    if (!result)
-        iov_to_buffer(from.iov, (int)from.count, from.skip, memory->data + offset, length);
+    uint64_t part = result ? length / 2 : length; /* a failed write leaves a part behind */
+    iov_to_buffer(from.iov, (int)from.count, from.skip, memory->data + offset, part);
     return result;
 }
 
@@ -269,6 +269,7 @@ static int toy_commit_write(struct node *node, struct write_plan *plan, int resu
     struct toy *toy = node->state;
     if (result) {
         toy->undone++;
+        toy->next_free = MIN(toy->next_free, plan->driver_data[1]); /* the space is used again */
     } else {
         toy->committed++;
         toy->clusters[plan->driver_data[0]] = plan->driver_data[1];

@@ -160,6 +160,25 @@ static int failed_write_is_undone(void *graph)
     return 0;
 }
 
+/* A failed write leaves bytes behind the end of the file; whoever gets that space next must not show them. */
+static int leftovers_stay_hidden(void *graph)
+{
+    struct node *file = add_node(graph, "driver=null-co,node-name=m,size=0");
+    file->growable = true;
+    struct edge *edge = use_node(add_node(graph, "driver=qcow2,node-name=fmt,file=m,cache-size=65536"));
+    memory_of(file)->fail_next = -ENOSPC;
+    assert_int_equal(write_pattern(edge, 0, TOY_CLUSTER, 9), -ENOSPC);
+    assert_true(has_pattern(edge, 0, TOY_CLUSTER, 0));
+    assert_int_equal(write_pattern(edge, 5 * TOY_CLUSTER + 3000, 100, 8), 0);
+    assert_true(has_pattern(edge, 5 * TOY_CLUSTER, 3000, 0));
+    assert_true(has_pattern(edge, 5 * TOY_CLUSTER + 3000, 100, 8));
+    assert_true(has_pattern(edge, 5 * TOY_CLUSTER + 3100, TOY_CLUSTER - 3100, 0));
+    edge_detach(edge);
+    delete_node(graph, "fmt");
+    delete_node(graph, "m");
+    return 0;
+}
+
 static int status_of_chain(void *graph)
 {
     struct chain chain;
@@ -267,6 +286,7 @@ static int flush_goes_down(void *graph)
 SIMULATED(reads_fall_through)
 SIMULATED(plans_are_joined)
 SIMULATED(failed_write_is_undone)
+SIMULATED(leftovers_stay_hidden)
 SIMULATED(status_of_chain)
 SIMULATED(status_through_filter)
 SIMULATED(copies_of_chains)
@@ -281,10 +301,11 @@ static void copy_on_write_in_any_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_fall_through_simulated), cmocka_unit_test(copy_on_write_in_any_order),
-        cmocka_unit_test(plans_are_joined_simulated),   cmocka_unit_test(failed_write_is_undone_simulated),
-        cmocka_unit_test(status_of_chain_simulated),    cmocka_unit_test(status_through_filter_simulated),
-        cmocka_unit_test(copies_of_chains_simulated),   cmocka_unit_test(flush_goes_down_simulated),
+        cmocka_unit_test(reads_fall_through_simulated),    cmocka_unit_test(copy_on_write_in_any_order),
+        cmocka_unit_test(plans_are_joined_simulated),      cmocka_unit_test(failed_write_is_undone_simulated),
+        cmocka_unit_test(leftovers_stay_hidden_simulated), cmocka_unit_test(status_of_chain_simulated),
+        cmocka_unit_test(status_through_filter_simulated), cmocka_unit_test(copies_of_chains_simulated),
+        cmocka_unit_test(flush_goes_down_simulated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -258,6 +258,9 @@ static int detect_zeroes(void *graph)
     assert_int_equal(memory->zeroes, 1);
     assert_true(has_pattern(edge, 0, 4096, 3));
     assert_true(has_pattern(edge, 4096, 4096, 0));
+    uint8_t zeroes[512] = {0};
+    assert_int_equal(block_write_buffer(edge, 0, zeroes, sizeof zeroes, REQUEST_FUA), 0);
+    assert_int_equal(memory->flushes, 1); /* the write that became a zero request is durable all the same */
     edge_detach(edge);
     delete_node(graph, "m");
     free(add_fails(graph, "driver=null-co,node-name=m,size=65536,detect-zeroes=unmap"));
