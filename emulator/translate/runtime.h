@@ -81,6 +81,7 @@ struct translate_statistics {
     uint64_t blocks, guest_insns, guest_bytes, host_bytes, ops; /* translated */
     uint64_t translate_ns;
     uint64_t lookups, links, flushes, invalidated;
+    uint64_t evaluated; /* blocks that the back end left to the evaluator */
 };
 void machine_code_statistics(struct machine_code *code, struct translate_statistics *out);
 

@@ -94,11 +94,13 @@ static void begin_cpu(struct translate_cpu *tc)
 
 /* --- Compiling --- */
 
-static bool supported(const struct ir_block *b)
+static bool supported(struct emitter *e)
 {
-    for (unsigned i = 1; i < b->count; i++) {
-        if (b->ops[i].type == IR_V512 || b->ops[i].type == IR_MASK)
+    for (unsigned i = 1; i < e->b->count; i++) {
+        enum ir_type type = e->b->ops[i].type;
+        if (type == IR_V512 || type == IR_MASK)
             return false;
+        e->upper_dirty |= type == IR_V256;
     }
     return true;
 }
@@ -135,6 +137,7 @@ static uint32_t emit_evaluated(struct emitter *e, uint32_t near, uint32_t far)
     x86_mov_imm_keep(&e->o, RAX, TRANSLATE_EXIT_EVALUATE);
     x86_jmp(&e->o, e->layout->thunk[THUNK_EXIT]);
     e->block->ir = block_keep_ir(e->b);
+    e->code->statistics.evaluated++;
     return entry;
 }
 
@@ -155,7 +158,7 @@ static bool compile(struct machine_code *code, const struct ir_block *ir, struct
     e->insn_pc = block->pc;
     x86_regalloc_begin(e);
     uint32_t entry = 0;
-    if (supported(ir)) {
+    if (supported(e)) {
         x86_liveness(e);
         entry = emit_block(e);
     } else {

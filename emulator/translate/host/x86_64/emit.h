@@ -61,10 +61,20 @@ enum {
     CONST_FLAGS_OUT = 64, /* 64 bytes: mxcsr bits to IR_FLAG_* */
     CONST_FLAGS_IN = 128, /* 32 bytes: the way back */
     CONST_ROUNDING = 160, /* 4 dwords: mxcsr bits of enum ir_rounding */
-    CONST_LIMITS = 192,   /* doubles: lower and upper limits of conversions, see emit_convert.c */
-    CONST_SIGN64 = 256,   /* 16 bytes each */
-    CONST_SIGN32 = 272,
+    CONST_LIMITS64 = 192, /* enum x86_limit */
+    CONST_LIMITS32 = 256,
     CONST_SIZE = 320
+};
+
+enum x86_limit {
+    LIMIT_ZERO,
+    LIMIT_2_31,
+    LIMIT_MINUS_2_31,
+    LIMIT_2_32,
+    LIMIT_2_63,
+    LIMIT_MINUS_2_63,
+    LIMIT_2_64,
+    LIMITS
 };
 
 struct x86_layout { /* of one machine */
@@ -127,8 +137,9 @@ bool x86_memory_of(struct emitter *e, unsigned id, struct x86_mem *mem); /* is i
 bool x86_const(const struct emitter *e, unsigned id, uint64_t *value);
 void x86_gpr_into(struct emitter *e, unsigned r, unsigned id); /* copy into a fixed register */
 unsigned x86_define(struct emitter *e);                        /* result of the current operation, general */
-unsigned x86_define_at(struct emitter *e, unsigned r);       /* in this register (0..31), which this operation holds */
-unsigned x86_define_reusing(struct emitter *e, unsigned id); /* in the register of an operand that dies, if it can */
+unsigned x86_define_at(struct emitter *e, unsigned r);        /* in this register (0..31), which this operation holds */
+void x86_result_in(struct emitter *e, unsigned r, bool wide); /* the result is in this temporary already */
+unsigned x86_define_reusing(struct emitter *e, unsigned id);  /* in the register of an operand that dies, if it can */
 unsigned x86_define_xmm(struct emitter *e, unsigned reuse); /* 0..15; reuse: an operand that may be overwritten, or 0 */
 void x86_put(struct emitter *e, unsigned slot, unsigned id);
 void x86_get(struct emitter *e, unsigned slot);
@@ -165,6 +176,12 @@ unsigned x86_define_early(struct emitter *e); /* NO_REG: use x86_define_at(a.scr
 void x86_slow_call(struct emitter *e);
 uint32_t x86_describe(struct ir_mem mem, unsigned kind);
 enum { SLOW_LOAD, SLOW_STORE, SLOW_LR, SLOW_SC, SLOW_AMO, SLOW_CMPXCHG };
+
+/* Shared by the floating point files. */
+struct ir_fp x86_unpack_fp(uint64_t imm);
+void x86_begin_rounding(struct emitter *e, enum ir_rounding round);
+void x86_end_rounding(struct emitter *e, enum ir_rounding round);
+void x86_canonical_nan(struct emitter *e, struct ir_fp fp, bool f64, unsigned x);
 
 /* thunks.c */
 void x86_thunks(struct machine_code *code, struct x86_layout *layout);

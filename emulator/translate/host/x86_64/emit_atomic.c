@@ -72,8 +72,8 @@ static void emit_store_conditional(struct emitter *e, const struct ir_op *op, st
     x86_setcc(&e->o, CC_NE, RAX);
     x86_extend(&e->o, 0, false, RAX, RAX);
     uint32_t done = x86_offset(&e->o);
-    unsigned d = x86_define(e);
-    x86_mov_rr(&e->o, true, d, RAX);
+    e->locked = 1u << RAX;
+    x86_result_in(e, RAX, true);
     x86_slow_begin(e, &a, mem, SLOW_SC);
     x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));
     slow_result(e, RAX, done);
@@ -92,8 +92,8 @@ static void emit_cmpxchg(struct emitter *e, const struct ir_op *op, struct ir_me
     x86_rm(&e->o, LOCK, mem.size == 3, 0x0fb1, a.scratch, x86_host_mem(&a), false, 0);
     sign(&e->o, mem, RAX);
     uint32_t done = x86_offset(&e->o);
-    unsigned d = x86_define(e);
-    x86_mov_rr(&e->o, true, d, RAX);
+    e->locked = 1u << RAX;
+    x86_result_in(e, RAX, true);
     x86_slow_begin(e, &a, mem, SLOW_CMPXCHG);
     slow_result(e, RAX, done);
 }
@@ -108,8 +108,8 @@ static void emit_exchange(struct emitter *e, const struct ir_op *op, struct ir_m
     x86_rm(&e->o, add ? LOCK : 0, mem.size == 3, add ? 0x0fc1 : 0x87, a.scratch, x86_host_mem(&a), false, 0);
     sign(&e->o, mem, a.scratch);
     uint32_t done = x86_offset(&e->o);
-    unsigned d = x86_define(e);
-    x86_mov_rr(&e->o, true, d, a.scratch);
+    e->locked = 1u << a.scratch;
+    x86_result_in(e, a.scratch, true);
     x86_slow_begin(e, &a, mem, SLOW_AMO);
     x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));
     slow_result(e, a.scratch, done);
@@ -136,8 +136,8 @@ static void emit_logic(struct emitter *e, const struct ir_op *op, struct ir_mem 
     }
     uint32_t done = x86_offset(&e->o);
     if (wanted) {
-        unsigned d = x86_define(e);
-        x86_mov_rr(&e->o, true, d, RAX);
+        e->locked = 1u << RAX;
+        x86_result_in(e, RAX, true);
     }
     x86_slow_begin(e, &a, mem, SLOW_AMO);
     x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));

@@ -118,8 +118,7 @@ static void emit_mulh(struct emitter *e, const struct ir_op *op)
         x86_alu_rr(&e->o, ALU_AND, wide, RAX, b);
         x86_alu_rr(&e->o, ALU_SUB, wide, RDX, RAX);
     }
-    unsigned d = x86_define(e);
-    x86_mov_rr(&e->o, wide, d, RDX);
+    x86_result_in(e, RDX, wide);
 }
 
 /* The host traps on a zero divisor and on overflow: both go out of line. */
@@ -162,8 +161,7 @@ static void emit_divide(struct emitter *e, const struct ir_op *op)
         }
         x86_jmp(&e->far, done);
     }
-    unsigned d = x86_define(e);
-    x86_mov_rr(&e->o, wide, d, result);
+    x86_result_in(e, result, wide);
 }
 
 static void emit_andn(struct emitter *e, const struct ir_op *op)
@@ -203,8 +201,7 @@ static void emit_rotate(struct emitter *e, const struct ir_op *op, enum x86_shif
     x86_mov_rr(&e->o, false, RCX, b);
     x86_mov_rr(&e->o, wide, t, a);
     x86_shift_cl(&e->o, how, wide, t);
-    unsigned d = x86_define(e);
-    x86_mov_rr(&e->o, wide, d, t);
+    x86_result_in(e, t, wide);
 }
 
 static void emit_min_max(struct emitter *e, const struct ir_op *op, enum x86_cc a_wins, enum x86_cc b_wins)
@@ -374,12 +371,10 @@ static void emit_call(struct emitter *e, const struct ir_op *op)
     }
     e->locked = 1u << RAX;
     if (h->result != IR_NONE && e->values[e->at].last) {
-        if (is_xmm_type(h->result)) {
+        if (is_xmm_type(h->result))
             x86_vmov_xr(&e->o, h->result != IR_F32, x86_define_xmm(e, 0), RAX);
-        } else {
-            unsigned d = x86_define(e);
-            x86_mov_rr(&e->o, h->result == IR_I64, d, RAX);
-        }
+        else
+            x86_result_in(e, RAX, h->result == IR_I64);
     }
 }
 

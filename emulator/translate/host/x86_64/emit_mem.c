@@ -167,7 +167,7 @@ static void emit_store(struct emitter *e, const struct ir_op *op, struct ir_mem 
     struct x86_mem home;
     if (is_xmm_type(type) && x86_memory_of(e, op->b, &home))
         xmm = true;
-    if (mem.big_endian && (xmm || mem.size == 1))
+    if (mem.big_endian && xmm)
         e->unsupported = true;
     unsigned value = is_const ? NO_REG : xmm ? x86_xmm(e, op->b) : x86_gpr(e, op->b);
     struct x86_address a = x86_translate_address(e, op->a, mem, true);
@@ -179,7 +179,7 @@ static void emit_store(struct emitter *e, const struct ir_op *op, struct ir_mem 
     else if (xmm)
         x86_vstore_scalar(&e->o, mem.size == 3, value, to);
     else if (mem.big_endian && mem.size)
-        x86_rm(&e->o, 0, mem.size == 3, 0x0f38f1, value, to, false, 0); /* movbe */
+        x86_rm(&e->o, mem.size == 1 ? 0x66 : 0, mem.size == 3, 0x0f38f1, value, to, false, 0); /* movbe */
     else
         x86_store(&e->o, mem.size, value, to);
     uint32_t done = x86_offset(&e->o);
@@ -206,9 +206,11 @@ bool x86_emit_memory(struct emitter *e, const struct ir_op *op)
         x86_spill_vectors(e);
     if (op->op == IR_OP_load)
         emit_load(e, op, mem);
-    else if (op->op == IR_OP_store)
+    else if (op->op == IR_OP_store) {
         emit_store(e, op, mem);
-    else
+        if (e->upper_dirty) /* the slow path brought back 128 bits of what was stored; memory has it all */
+            x86_spill_vectors(e);
+    } else
         return x86_emit_atomic(e, op);
     return true;
 }

@@ -22,7 +22,6 @@ static void splat(struct emitter *e, const struct ir_op *op)
 bool x86_emit_vector(struct emitter *e, const struct ir_op *op)
 {
     static const uint8_t add[4] = {0xfc, 0xfd, 0xfe, 0xd4}, sub[4] = {0xf8, 0xf9, 0xfa, 0xfb};
-    e->upper_dirty |= op->type == IR_V256;
     switch (op->op) {
     case IR_OP_vadd: two_operands(e, op, add[op->imm & 3]); break;
     case IR_OP_vsub: two_operands(e, op, sub[op->imm & 3]); break;

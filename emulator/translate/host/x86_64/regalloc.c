@@ -360,6 +360,15 @@ unsigned x86_define_reusing(struct emitter *e, unsigned id)
     return defined(e, x86_temp(e));
 }
 
+void x86_result_in(struct emitter *e, unsigned r, bool wide)
+{
+    e->locked |= 1u << r;
+    if (val(e, e->at)->hint)
+        x86_mov_rr(&e->o, wide, x86_define(e), r);
+    else
+        defined(e, r);
+}
+
 unsigned x86_define_xmm(struct emitter *e, unsigned reuse)
 {
     struct value *v = val(e, reuse);

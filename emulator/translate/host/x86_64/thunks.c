@@ -160,9 +160,10 @@ static uint8_t flags_out(unsigned mxcsr)
 
 static void constants(struct thunks *t)
 {
-    static const double limits[] = {
-        -2147483649.0,         2147483648.0,           -1.0, 4294967296.0, -9223372036854775808.0,
-        9223372036854775808.0, 18446744073709551616.0, 0.0};
+    static const double limits[LIMITS] = {
+        [LIMIT_2_31] = 0x1p31, [LIMIT_MINUS_2_31] = -0x1p31, [LIMIT_2_32] = 0x1p32,
+        [LIMIT_2_63] = 0x1p63, [LIMIT_MINUS_2_63] = -0x1p63, [LIMIT_2_64] = 0x1p64,
+    };
     static const uint32_t rounding[4] = {0 << 13, 3 << 13, 1 << 13, 2 << 13};
     while (x86_offset(&t->o) % 64)
         x86_byte(&t->o, 0xcc);
@@ -178,11 +179,9 @@ static void constants(struct thunks *t)
             at[CONST_FLAGS_IN + flags_out(m)] = (uint8_t)m;
     }
     memcpy(at + CONST_ROUNDING, rounding, sizeof rounding);
-    memcpy(at + CONST_LIMITS, limits, sizeof limits);
-    for (unsigned i = 0; i < 2; i++)
-        memcpy(at + CONST_SIGN64 + 8 * i, &(uint64_t){1ull << 63}, 8);
-    for (unsigned i = 0; i < 4; i++)
-        memcpy(at + CONST_SIGN32 + 4 * i, &(uint32_t){1u << 31}, 4);
+    memcpy(at + CONST_LIMITS64, limits, sizeof limits);
+    for (unsigned i = 0; i < LIMITS; i++)
+        memcpy(at + CONST_LIMITS32 + 4 * i, &(float){(float)limits[i]}, 4);
     t->o.at += CONST_SIZE;
 }
 

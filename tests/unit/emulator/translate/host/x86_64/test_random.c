@@ -373,6 +373,12 @@ static void report(const struct toy *a, const struct toy *b, const struct plan *
         if (a->s.f[i] != b->s.f[i])
             print_message("f%u: %#llx | %#llx\n", i, (unsigned long long)a->s.f[i], (unsigned long long)b->s.f[i]);
     }
+    for (unsigned i = 0; i < 64; i++) {
+        if (a->s.v[i / 8][i % 8] != b->s.v[i / 8][i % 8])
+            print_message("v%u[%u]: %#llx | %#llx\n", i / 8, i % 8, (unsigned long long)a->s.v[i / 8][i % 8],
+                          (unsigned long long)b->s.v[i / 8][i % 8]);
+    }
+    print_message("byte %#x | %#x, word %#x | %#x\n", a->s.byte, b->s.byte, a->s.word, b->s.word);
     print_message("flags %x | %x\n", translate_fp_flags(&a->tc), translate_fp_flags(&b->tc));
 }
 
@@ -411,6 +417,9 @@ static void run_rounds(unsigned kinds, unsigned rounds)
             report(t[0], t[1], &plan);
         assert_true(same);
     }
+    struct translate_statistics statistics;
+    machine_code_statistics(t[1]->code, &statistics);
+    assert_true(statistics.evaluated * 50 <= statistics.blocks); /* else nothing was tested */
     toy_free(t[0]);
     toy_free(t[1]);
 }
