@@ -189,7 +189,8 @@ static unsigned enter(struct translate_cpu *tc, uint64_t entry)
 static void patch32(struct machine_code *code, uint32_t at, uint32_t value)
 {
     /* One store: emitted so that the field does not straddle 8 bytes. */
-    volatile uint32_t *field = (volatile uint32_t *)(code->rw + at);
+    typedef volatile uint32_t __attribute__((aligned(1))) unaligned;
+    unaligned *field = (unaligned *)(code->rw + at);
     *field = value;
 }
 

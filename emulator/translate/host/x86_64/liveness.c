@@ -15,7 +15,8 @@ struct pass {
 static void use(struct pass *p, unsigned id, unsigned user)
 {
     struct value *v = &p->e->values[id];
-    v->uses++;
+    if (++v->uses > 1)
+        v->fused = false; /* an earlier put or use needs it on its own */
     if (v->last < user)
         v->last = (uint16_t)user;
 }
