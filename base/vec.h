@@ -132,6 +132,8 @@ static inline size_t vec_next_capacity(size_t capacity, size_t wanted)
         vec_free_it->count = vec_free_it->capacity = 0;                                                                \
     } while (0)
 
-#define vec_for_each(pointer, vec) for (pointer = (vec)->items; (pointer) < (vec)->items + (vec)->count; (pointer)++)
+/* The bound is a difference: NULL + 0, which an empty vec would give, is not defined in C. */
+#define vec_for_each(pointer, vec)                                                                                     \
+    for (pointer = (vec)->items; (vec)->count && (size_t)((pointer) - (vec)->items) < (vec)->count; (pointer)++)
 
 #endif
