@@ -9,6 +9,7 @@
 #include "block/request.h"
 
 struct blockdev_options;
+struct json;
 
 struct graph {
     struct loop *loop;
@@ -47,6 +48,9 @@ bool node_apply_options(struct node *node, const struct blockdev_options *option
 /* The path that a name without options means; NULL and an error for an unknown protocol. */
 char *name_to_path(const char *filename, struct error *err);
 bool name_is_device(const struct graph *graph, const char *path);
+
+/* options_tree.c: brings an object with node options, as people may write them, into the form of the schema. */
+void options_tree_complete(const struct graph *graph, struct json *tree);
 
 /* drain.c --------------------------------------------------------------------------------------------------------- */
 

@@ -214,49 +214,7 @@ static bool is_protocol_driver(const struct graph *graph, const char *name)
     return driver && driver->kind == DRIVER_PROTOCOL;
 }
 
-/* Options as a tree (json:{...}, --image-opts) ------------------------------------------------------------------- */
-
-/* "file.filename": x -> "file": {"filename": x}, which json:{...} may use at any level. */
-static void nest_dotted_keys(struct json *object)
-{
-    bool again = true;
-    while (again) {
-        again = false;
-        for (struct json_member m = json_first(object); m.key; m = json_next(m)) {
-            const char *dot = strchr(m.key, '.');
-            if (!dot || dot == m.key)
-                continue;
-            auto_free char *key = xstrdup(m.key), *head = xstrndup(m.key, (size_t)(dot - m.key));
-            auto_free char *rest = xstrdup(dot + 1);
-            struct json *value = json_take(object, key);
-            const struct json *there = json_get(object, head);
-            struct json *inner = there && json_kind(there) == JSON_OBJECT ? json_take(object, head) : json_new_object();
-            json_set(inner, rest, value);
-            nest_dotted_keys(inner);
-            json_set(object, head, inner);
-            again = true;
-            break;
-        }
-    }
-}
-
-/* {"filename": x} without a driver is a file of the host, at every place where a node is defined. */
-static void name_plain_files(const struct graph *graph, struct json *object)
-{
-    static const char *const children[] = {"file", "backing", "data-file"};
-    for (size_t i = 0; i < ARRAY_SIZE(children); i++) {
-        const struct json *child = json_get(object, children[i]);
-        if (!child || json_kind(child) != JSON_OBJECT)
-            continue;
-        struct json *inner = json_take(object, children[i]);
-        name_plain_files(graph, inner);
-        json_set(object, children[i], inner);
-    }
-    const char *filename = json_string(json_get(object, "filename"));
-    if (!filename || json_get(object, "driver"))
-        return;
-    json_set(object, "driver", json_new_string(name_is_device(graph, filename) ? "host_device" : "file"));
-}
+/* Options as a tree (json:{...}, --image-opts) -------------------------------------------------------------------- */
 
 static struct blockdev_options *options_from_tree(const struct json *tree, enum schema_input input, struct error *err)
 {
@@ -301,8 +259,7 @@ static struct node *open_tree(struct graph *graph, struct json *tree, enum schem
 {
     if (json_kind(tree) != JSON_OBJECT)
         return fail_null(err, EINVAL, "Options of a node must be an object, not %s", json_kind_name(json_kind(tree)));
-    nest_dotted_keys(tree);
-    name_plain_files(graph, tree);
+    options_tree_complete(graph, tree);
     if (!json_get(tree, "driver"))
         return open_tree_probed(graph, tree, input, mode, context, err);
     auto_blockdev_options *options = options_from_tree(tree, input, err);
@@ -324,8 +281,7 @@ static struct node *open_json_name(struct graph *graph, const char *filename, co
         return NULL;
     }
     if (json_kind(tree) == JSON_OBJECT) {
-        nest_dotted_keys(tree);
-        name_plain_files(graph, tree);
+        options_tree_complete(graph, tree);
         const char *driver = json_string(json_get(tree, "driver"));
         if (format && !driver)
             json_set(tree, "driver", json_new_string(format));

@@ -71,6 +71,16 @@ static int opening_names(void *graph)
     assert_string_equal(node->driver->name, "raw");
     node_unref(node);
 
+    /* Dotted keys at any level, and contradictions between them. */
+    node = node_open_filename(graph,
+                              "json:{'driver': 'raw', 'file': {'driver': 'raw', 'file.size': 512, 'file.driver': "
+                              "'null-co', 'file.cache.direct': true}}",
+                              NULL, &mode, &err);
+    assert_non_null(node);
+    assert_true(node->file->child->file->child->direct);
+    node_unref(node);
+    expect_error(graph, "json:{'driver': 'raw', 'file': 'x', 'file.driver': 'null-co'}", NULL, "file.driver");
+
     expect_error(graph, "nbd:unix:/x", NULL, "Unknown protocol 'nbd'");
     expect_error(graph, "", NULL, "empty");
     expect_error(graph, "json:{", NULL, "JSON");
