@@ -175,6 +175,7 @@ static void print_help(struct char_line *line)
 
 static void switch_focus(struct char_line *line)
 {
+    deliver(line->fronts[line->focus]);
     notify(line->fronts[line->focus], CHAR_LINE_FOCUS_OUT);
     line->focus = (line->focus + 1) % line->front_count;
     notify(line->fronts[line->focus], CHAR_LINE_FOCUS_IN);
