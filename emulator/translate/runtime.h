@@ -127,7 +127,7 @@ struct translate_cpu {
     void (*slow_access)(void);                 /* the back end's */
     uint64_t reserved_address, reserved_value; /* load-reserved; address ~0: none */
     uint64_t exit_link;                        /* the exit that was taken, for chaining */
-    uint32_t context[TRANSLATE_MMUS];          /* tag bits of this regime's current address space */
+    uint64_t context[TRANSLATE_MMUS];          /* tag bits of this regime's current address space */
     uint32_t return_top;
     struct translate_return returns[TRANSLATE_RETURNS];
     uint32_t fetch_page[TRANSLATE_FETCH_PAGES]; /* identity of the code page behind a virtual page, 0 unknown */
@@ -137,6 +137,7 @@ struct translate_cpu {
     void *cpu;
     struct machine_code *code;
     const char *fatal;
+    uint64_t slow_accesses; /* how many were not served in line */
     struct translate_private *private; /* context numbers, large mappings, statistics (tlb.c, loop.c) */
 };
 

@@ -60,7 +60,7 @@ struct x86_address x86_translate_address(struct emitter *e, unsigned id, struct 
     x86_alu_imm(&e->o, ALU_AND, false, index, (TRANSLATE_TLB_ENTRIES - 1) << 5);
     x86_alu_imm(&e->o, ALU_AND, true, tag, -TRANSLATE_PAGE | (aligned ? (int32_t)size - 1 : 0));
     struct x86_mem context = STATE(e, context);
-    context.disp += 4 * mem.mmu;
+    context.disp += 8 * mem.mmu;
     x86_alu_rm(&e->o, ALU_OR, true, tag, context);
     x86_alu_rm(
         &e->o, ALU_CMP, true, tag,
