@@ -32,6 +32,7 @@ static void slow_access(struct translate_cpu *tc, struct slow_frame *f)
     struct ir_mem mem = {.size = d & 7, .is_signed = d >> 3 & 1, .big_endian = d >> 4 & 1, .align = d >> 5 & 1};
     mem.mmu = d >> 6 & 3;
     mem.amo = d >> 8 & 15;
+    tc->slow_accesses++;
     switch (d >> 12) {
     case SLOW_LOAD: memory_load(tc, f->address, mem, f->value); break;
     case SLOW_STORE: memory_store(tc, f->address, f->value, mem); break;
