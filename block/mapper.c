@@ -4,7 +4,7 @@
  *
  * Reading. The common request lies in one extent and becomes one request of the child: one map(), one read, nothing
  * allocated. A request over several extents is cut into pieces (neighbours that continue each other in the child are
- * joined); pieces that need I/O run at the same time, each in a coroutine of its own, the last one in ours.
+ * joined); pieces that need I/O run at the same time, each in a coroutine of its own.
  *
  * Writing. prepare_write() covers a prefix of the request. In place, the data goes straight to the child. Newly
  * allocated space must get its old content around the data (copy on write): that is read through map(), which still
@@ -128,7 +128,9 @@ static __attribute__((noinline)) int read_scattered(struct node *node, uint64_t 
             break;
         }
         uint64_t done = piece->extent.length;
-        bool is_last = done == length;
+        /* The last piece needs no coroutine of its own, unless it goes on to the backing node: every layer of a deep
+         * chain may be cut like this one, and one stack does not hold that many of these frames. */
+        bool is_last = done == length && piece->extent.kind != EXTENT_BACKING;
         if (is_last || piece->extent.kind == EXTENT_ZERO) {
             read_piece(piece);
         } else {

@@ -36,9 +36,12 @@ static bool nest_one_key(struct json *object)
     return false;
 }
 
-/* "file.filename": x -> "file": {"filename": x}, which json:{...} may use at any level. */
-static void nest_dotted_keys(struct json *object)
+/* "file.filename": x -> "file": {"filename": x}, which json:{...} may use at any level. Names in images are written by
+ * strangers: what is nested deeper than JSON itself may be stays as it is, and the schema refuses it. */
+static void nest_dotted_keys(struct json *object, unsigned depth)
 {
+    if (depth > JSON_MAX_DEPTH)
+        return;
     while (nest_one_key(object))
         ;
     auto_free vec(char *) keys = {0};
@@ -49,7 +52,7 @@ static void nest_dotted_keys(struct json *object)
     char **key;
     vec_for_each (key, &keys) {
         struct json *inner = json_take(object, *key);
-        nest_dotted_keys(inner);
+        nest_dotted_keys(inner, depth + 1);
         json_set(object, *key, inner);
         free(*key);
     }
@@ -75,6 +78,6 @@ static void name_plain_files(const struct graph *graph, struct json *object)
 
 void options_tree_complete(const struct graph *graph, struct json *tree)
 {
-    nest_dotted_keys(tree);
+    nest_dotted_keys(tree, 0);
     name_plain_files(graph, tree);
 }

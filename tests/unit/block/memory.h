@@ -47,7 +47,7 @@ static bool memory_open(struct node *node, struct error *err)
 {
     struct memory *memory = node->state;
     node->size = node->options->u.null_co.size;
-    memory->capacity = node->size + 16 * MiB;
+    memory->capacity = node->size + 4 * MiB;
     memory->data = xcalloc(1, memory->capacity);
     node->write_flags = REQUEST_FUA;
     node->filename = xasprintf("memory:%s", node->name);

@@ -121,6 +121,34 @@ static int copy_on_write(void *graph)
     return 0;
 }
 
+/* Each layer has one cluster, so that a read of the whole disk is cut in two by every one of them. */
+static int deep_chains_are_cut(void *graph)
+{
+    enum { LAYERS = 120 };
+    struct edge *edge = NULL;
+    for (int i = 0; i < LAYERS; i++) {
+        auto_free char *file = xasprintf("driver=null-co,node-name=file%d,size=64k", i);
+        auto_free char *backing = i ? xasprintf(",backing=layer%d", i - 1) : xstrdup("");
+        auto_free char *layer =
+            xasprintf("driver=qcow2,node-name=layer%d,file=file%d,cache-size=512k%s", i, i, backing);
+        add_node(graph, file);
+        edge_detach(edge);
+        edge = use_node(add_node(graph, layer));
+        assert_int_equal(write_pattern(edge, (uint64_t)(LAYERS - 1 - i) * TOY_CLUSTER, TOY_CLUSTER, i + 1), 0);
+    }
+    auto_free uint8_t *buffer = xmalloc(LAYERS * TOY_CLUSTER);
+    assert_int_equal(block_read_buffer(edge, 0, buffer, LAYERS * TOY_CLUSTER), 0);
+    for (size_t i = 0; i < LAYERS; i++)
+        assert_int_equal(buffer[i * TOY_CLUSTER + 5], LAYERS - i);
+    edge_detach(edge);
+    for (int i = LAYERS - 1; i >= 0; i--) {
+        auto_free char *file = xasprintf("file%d", i), *layer = xasprintf("layer%d", i);
+        delete_node(graph, layer);
+        delete_node(graph, file);
+    }
+    return 0;
+}
+
 static int plans_are_joined(void *graph)
 {
     struct chain chain;
@@ -284,6 +312,7 @@ static int flush_goes_down(void *graph)
 }
 
 SIMULATED(reads_fall_through)
+SIMULATED(deep_chains_are_cut)
 SIMULATED(plans_are_joined)
 SIMULATED(failed_write_is_undone)
 SIMULATED(leftovers_stay_hidden)
@@ -301,11 +330,11 @@ static void copy_on_write_in_any_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_fall_through_simulated),    cmocka_unit_test(copy_on_write_in_any_order),
-        cmocka_unit_test(plans_are_joined_simulated),      cmocka_unit_test(failed_write_is_undone_simulated),
-        cmocka_unit_test(leftovers_stay_hidden_simulated), cmocka_unit_test(status_of_chain_simulated),
-        cmocka_unit_test(status_through_filter_simulated), cmocka_unit_test(copies_of_chains_simulated),
-        cmocka_unit_test(flush_goes_down_simulated),
+        cmocka_unit_test(reads_fall_through_simulated),     cmocka_unit_test(copy_on_write_in_any_order),
+        cmocka_unit_test(deep_chains_are_cut_simulated),    cmocka_unit_test(plans_are_joined_simulated),
+        cmocka_unit_test(failed_write_is_undone_simulated), cmocka_unit_test(leftovers_stay_hidden_simulated),
+        cmocka_unit_test(status_of_chain_simulated),        cmocka_unit_test(status_through_filter_simulated),
+        cmocka_unit_test(copies_of_chains_simulated),       cmocka_unit_test(flush_goes_down_simulated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
