@@ -89,9 +89,7 @@ static void run_sparse_read(struct nbd_request *request)
 
 static void run_read(struct nbd_request *request)
 {
-    if (!request->length)
-        nbd_reply_error(request, -EINVAL);
-    else if (request->length >= SPARSE_READ && request->connection->structured && !(request->flags & NBD_CMD_FLAG_DF))
+    if (request->length >= SPARSE_READ && request->connection->structured && !(request->flags & NBD_CMD_FLAG_DF))
         run_sparse_read(request);
     else
         run_plain_read(request);

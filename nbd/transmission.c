@@ -46,6 +46,8 @@ static bool request_reserve(struct nbd_request *request, uint32_t length)
            !connection->broken)
         if (co_queue_wait(&connection->room) < 0)
             return false;
+    if (!length)
+        return true;
     if (request->data_capacity < length) {
         free(request->data);
         request->data = block_alloc_buffer(connection->export->edge, length);
@@ -170,9 +172,11 @@ static int check_request(const struct nbd_connection *connection, const struct n
         return -EPERM;
     if ((request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE) && request->length > NBD_MAX_PAYLOAD)
         return -EINVAL;
+    if (!request->length && (request->type == NBD_CMD_READ || request->type == NBD_CMD_BLOCK_STATUS))
+        return -EINVAL; /* the protocol leaves it open; an empty read is a client's mistake */
     if (command_table[request->type].spans && !span_fits(request->offset, request->length, export->edge->child->size))
         return request->type == NBD_CMD_WRITE || request->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
-    if (request->type == NBD_CMD_BLOCK_STATUS && (!connection->contexts || !request->length))
+    if (request->type == NBD_CMD_BLOCK_STATUS && !connection->contexts)
         return -EINVAL;
     return 0;
 }

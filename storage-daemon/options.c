@@ -15,14 +15,17 @@
 #include "block/node.h"
 #include "nbd/server.h"
 #include "qmp/schema/address.h"
+#include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
 #include "qmp/server.h"
 #include "storage-daemon/daemon.h"
 
 struct option_type {
     const char *name, *argument, *help; /* argument NULL: takes none */
+    char letter;                        /* the short form; 0: none */
     const struct schema_type *type;     /* for `help` as the argument, and for reading it */
     const char *implied_key;
+    const struct schema_type *tags; /* an enum: `implied_key` chooses one of its values, and with it the other keys */
     bool (*run)(struct daemon *daemon, void *value, struct error *err);
 };
 
@@ -66,21 +69,25 @@ static bool run_nbd_server(struct daemon *daemon, void *value, struct error *err
 
 static const struct option_type option_types[] = {
     {"blockdev", "driver=DRIVER,node-name=NAME[,...]",
-     "make a block node; 'help' as the argument lists drivers, 'driver=D,help' one's options", &blockdev_options_type,
-     "driver", run_blockdev},
-    {"chardev", "BACKEND,id=ID[,...]", "make a character device for --monitor", &chardev_options_type, "backend",
-     run_chardev},
+     "make a block node; 'help' as the argument lists drivers, 'driver=D,help' one's options", 0,
+     &blockdev_options_type, "driver", &blockdev_driver_type, run_blockdev},
+    {"chardev", "BACKEND,id=ID[,...]", "make a character device for --monitor; 'help' lists kinds", 0,
+     &chardev_options_type, "backend", &chardev_backend_kind_type, run_chardev},
     {"export", "type=TYPE,id=ID,node-name=NAME[,...]", "export a node; 'help' lists types, 'type=T,help' one's options",
-     &block_export_options_type, "type", run_export},
-    {"monitor", "[chardev=]ID[,mode=control][,pretty=on]", "offer QMP on a character device", &monitor_options_type,
-     "chardev", run_monitor},
-    {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start the NBD server for exports of type nbd",
-     &nbd_server_options_type, NULL, run_nbd_server},
-    {"daemonize", NULL, "go to the background once everything above is up", NULL, NULL, NULL},
-    {"pidfile", "PATH", "write the process number to this file once everything is up", NULL, NULL, NULL},
-    {"trace", "GLOB[,...]", "switch trace points on (also -T); 'help' lists them", NULL, NULL, NULL},
-    {"help", NULL, "print this text and exit (also -h)", NULL, NULL, NULL},
-    {"version", NULL, "print the version and exit (also -V)", NULL, NULL, NULL},
+     0, &block_export_options_type, "type", &block_export_type_type, run_export},
+    {"monitor", "[chardev=]ID[,mode=control][,pretty=on]", "offer QMP on a character device", 0, &monitor_options_type,
+     "chardev", NULL, run_monitor},
+    {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start the NBD server for exports of type nbd", 0,
+     &nbd_server_options_type, NULL, NULL, run_nbd_server},
+    {.name = "object", .argument = "TYPE,id=ID[,...]", .help = "make an object; no types exist yet"},
+    {.name = "daemonize", .help = "go to the background once everything above is up"},
+    {.name = "pidfile", .argument = "PATH", .help = "write the process number to this file once everything is up"},
+    {.name = "trace",
+     .argument = "GLOB[,...]",
+     .help = "switch trace points on (also -T); 'help' lists them",
+     .letter = 'T'},
+    {.name = "help", .help = "print this text and exit (also -h)", .letter = 'h'},
+    {.name = "version", .help = "print the version and exit (also -V)", .letter = 'V'},
 };
 enum { OPTION_TYPES = ARRAY_SIZE(option_types) };
 
@@ -101,17 +108,34 @@ static void print_help(void)
            log_program());
 }
 
-/* "help", or "KEY=VALUE,help" where KEY selects a branch. */
-static bool print_option_help(const struct option_type *type, const char *text)
+/* `--OPTION help`, or with a branch that is described then: `--OPTION KEY=VALUE,help`. */
+static void print_option_help(const struct option_type *type, const char *text, int *status)
 {
-    const char *comma = strrchr(text, ',');
-    if (strcmp(comma ? comma + 1 : text, "help") && strcmp(comma ? comma + 1 : text, "?"))
-        return false;
-    auto_free char *branch = comma ? xstrndup(text, (size_t)(comma - text)) : NULL;
-    char *value = branch ? strchr(branch, '=') : NULL;
-    auto_free char *help = schema_help(type->type, value ? value + 1 : branch);
-    printf("--%s:\n%s", type->name, help);
-    return true;
+    auto_free char *branch = type->tags ? keyval_peek(text, type->implied_key, type->implied_key) : NULL;
+    bool only_help = !branch || !strcmp(branch, "help") || !strcmp(branch, "?");
+    int value;
+    *status = 0;
+    if (!only_help && !schema_enum_parse(type->tags, branch, &value)) {
+        log_error("--%s: there is no %s '%s'; '--%s help' lists them", type->name, type->implied_key, branch,
+                  type->name);
+        *status = 1;
+        return;
+    }
+    auto_free char *help = schema_help(type->type, only_help ? NULL : branch);
+    printf("--%s %s\n%s", type->name, type->argument, help);
+}
+
+/* Objects (secrets, TLS credentials, throttle groups ...) are part of every script that knows such daemons; until
+ * there are types, whoever asks for one is told so in so many words. */
+static void refuse_object(const char *text, int *status)
+{
+    *status = keyval_wants_help(text) ? 0 : 1;
+    if (*status) {
+        auto_free char *name = keyval_peek(text, "qom-type", "qom-type");
+        log_error("--object %s: there is no object type '%s'; types that exist: none", text, name ? name : text);
+    } else {
+        printf("--object TYPE,id=ID[,...]\nNo object types exist in this version.\n");
+    }
 }
 
 /* Reading -------------------------------------------------------------------------------------------------------- */
@@ -141,10 +165,15 @@ static bool take_trace(const char *globs, int *status)
 static bool take_option(struct daemon *daemon, const struct option_type *type, const char *text, int *status)
 {
     *status = 0;
+    if (type->type && keyval_wants_help(text)) {
+        print_option_help(type, text, status);
+        return false;
+    }
     if (type->type) {
-        if (print_option_help(type, text))
-            return false;
         remember(daemon, type, text);
+    } else if (!strcmp(type->name, "object")) {
+        refuse_object(text, status);
+        return false;
     } else if (!strcmp(type->name, "daemonize")) {
         daemon->daemonize = true;
     } else if (!strcmp(type->name, "pidfile")) {
@@ -167,15 +196,12 @@ bool daemon_parse(struct daemon *daemon, int argc, char **argv, int *status)
     for (int i = 0; i < OPTION_TYPES; i++)
         longs[i] = (struct option){option_types[i].name, option_types[i].argument ? required_argument : no_argument,
                                    NULL, 256 + i};
-    const struct {
-        int letter, index;
-    } shorts[] = {{'T', 7}, {'h', 8}, {'V', 9}};
     int found;
     while ((found = getopt_long(argc, argv, "hT:V", longs, NULL)) != -1) {
         int index = found - 256;
-        for (size_t i = 0; i < ARRAY_SIZE(shorts); i++) {
-            if (shorts[i].letter == found)
-                index = shorts[i].index;
+        for (int i = 0; i < OPTION_TYPES; i++) {
+            if (option_types[i].letter == found)
+                index = i;
         }
         if (index < 0) {
             fprintf(stderr, "Try '%s --help' for the options.\n", log_program());
