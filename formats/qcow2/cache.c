@@ -201,8 +201,11 @@ void cache_forget(struct cache *cache, uint64_t offset, uint64_t length)
 void cache_forget_all(struct cache *cache)
 {
     for (uint32_t i = 0; i < cache->touched; i++) {
-        if (cache->entries[i].in_use)
-            unlink_entry(cache, &cache->entries[i]);
+        struct cache_entry *entry = &cache->entries[i];
+        if (entry->loading)
+            entry->forgotten = true;
+        else if (entry->in_use)
+            unlink_entry(cache, entry);
     }
 }
 

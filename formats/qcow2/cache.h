@@ -55,7 +55,7 @@ void cache_mark_dirty(struct cache *cache, uint64_t offset);
 int cache_write(struct cache *cache);
 /* The span holds something else from now on: drops its blocks, dirty or not. */
 void cache_forget(struct cache *cache, uint64_t offset, uint64_t length);
-void cache_forget_all(struct cache *cache); /* nothing may be loading */
+void cache_forget_all(struct cache *cache);
 
 static inline bool cache_is_dirty(const struct cache *cache)
 {

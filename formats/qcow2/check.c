@@ -274,6 +274,9 @@ int qcow2_check_state(struct qcow2 *q, uint32_t repair, struct image_check *resu
     co_mutex_lock(&q->lock);
     bool was_broken = q->broken;
     int status = 0;
+    /* Changes that the corruption kept from the disk are lost: what is on disk is repaired. */
+    if (was_broken && repair && !qcow2_reload(q, err))
+        status = -EIO;
     if (q->writable && !was_broken && !(q->header.incompatible & INCOMPATIBLE_DIRTY && repair))
         status = qcow2_sync_locked(q);
     if (repair)

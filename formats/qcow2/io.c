@@ -110,6 +110,22 @@ bool qcow2_load(struct qcow2 *q, struct error *err)
     return true;
 }
 
+bool qcow2_reload(struct qcow2 *q, struct error *err)
+{
+    cache_forget_all(&q->l2_cache);
+    cache_forget_all(&q->refcount_cache);
+    disk_table_release(&q->l1);
+    disk_table_release(&q->reftable);
+    overlap_release(q);
+    vec_clear(&q->frees);
+    q->compressed_tail = q->free_hint = 0;
+    q->refblocks_shared = false;
+    if (!load_tables(q, err))
+        return false;
+    overlap_build(q);
+    return true;
+}
+
 void qcow2_unload(struct qcow2 *q)
 {
     if (q->codec)

@@ -94,7 +94,7 @@ void overlap_build(struct qcow2 *q)
     if (bitmaps_valid(q))
         add_span(q, OVERLAP_BITMAP_DIRECTORY, q->header.bitmap_directory_offset, q->header.bitmap_directory_size);
     const struct snapshot *snapshot;
-    vec_for_each(snapshot, &q->snapshots)
+    vec_for_each (snapshot, &q->snapshots)
         add_span(q, OVERLAP_INACTIVE_L1, snapshot->l1_offset, (uint64_t)snapshot->l1_size * 8);
     if (q->overlap.slots)
         return; /* tables that moved changed nothing about what is in clusters of their own */
@@ -111,8 +111,7 @@ void overlap_build(struct qcow2 *q)
 bool overlap_load_inactive(struct qcow2 *q, struct error *err)
 {
     const struct snapshot *snapshot;
-    vec_for_each(snapshot, &q->snapshots)
-    {
+    vec_for_each (snapshot, &q->snapshots) {
         struct disk_table l1;
         if (!disk_table_load(&l1, q->file, snapshot->l1_offset, snapshot->l1_size, "L1 table of a snapshot", err))
             return false;
@@ -135,8 +134,7 @@ void overlap_release(struct qcow2 *q)
 static uint32_t find_overlap(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t types)
 {
     const struct overlap_span *span;
-    vec_for_each(span, &q->overlap_spans)
-    {
+    vec_for_each (span, &q->overlap_spans) {
         if (types & span->type && spans_overlap(offset, length, span->offset, span->length))
             return span->type;
     }

@@ -115,8 +115,7 @@ static int fill_places(struct placement *p, enum preallocation mode)
 {
     struct qcow2 *q = p->q;
     const struct host_span *place;
-    vec_for_each(place, &p->places)
-    {
+    vec_for_each (place, &p->places) {
         int result = mode == PREALLOCATION_FALLOC ? block_zero(q->file, place->offset, place->length, 0)
                      : mode == PREALLOCATION_FULL ? write_zeroes(q->file, place->offset, place->length)
                                                   : 0;

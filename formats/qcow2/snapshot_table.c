@@ -91,8 +91,7 @@ bool snapshot_table_load(struct qcow2 *q, struct error *err)
 void snapshot_table_release(struct qcow2 *q)
 {
     struct snapshot *snapshot;
-    vec_for_each(snapshot, &q->snapshots)
-    {
+    vec_for_each (snapshot, &q->snapshots) {
         free(snapshot->id);
         free(snapshot->name);
     }

@@ -242,6 +242,8 @@ bool options_apply(struct qcow2 *q, struct error *err);
 
 /* io.c: opens the metadata of q->file, whose header is parsed; the heart of open, also used on new images. */
 bool qcow2_load(struct qcow2 *q, struct error *err);
+/* Forgets what memory knows better than the disk, as a crash would, and reads the tables again. */
+bool qcow2_reload(struct qcow2 *q, struct error *err);
 bool qcow2_set_geometry(struct qcow2 *q, struct error *err);
 void qcow2_unload(struct qcow2 *q);
 /* Writes what is pending, makes refcounts exact and clears the dirty bit. */

@@ -66,8 +66,7 @@ void qcow2_free_later(struct qcow2 *q, uint64_t offset, uint64_t length, enum fr
 static void pass_discards(struct qcow2 *q, const struct freed_spans *freed)
 {
     const struct host_span *span;
-    vec_for_each(span, freed)
-    {
+    vec_for_each (span, freed) {
         uint64_t size = q->file->child->size;
         if (span->offset < size)
             (void)block_discard(q->file, span->offset, MIN(span->length, size - span->offset));
@@ -82,8 +81,7 @@ static int apply_frees(struct qcow2 *q)
     q->frees = (struct pending_frees){0};
     int result = 0;
     const struct pending_free *pending;
-    vec_for_each(pending, &frees)
-    {
+    vec_for_each (pending, &frees) {
         if (result || codec_reads_overlap(q, pending->offset, pending->length)) {
             vec_push(&q->frees, *pending);
             continue;

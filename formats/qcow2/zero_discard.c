@@ -151,8 +151,7 @@ static void punch(struct qcow2 *q, const struct freed_spans *spans)
     if (!q->pass_discard[FREE_REQUEST])
         return;
     const struct host_span *span;
-    vec_for_each(span, spans)
-    {
+    vec_for_each (span, spans) {
         uint64_t size = q->data->child->size;
         if (span->offset < size)
             (void)block_discard(q->data, span->offset, MIN(span->length, size - span->offset));
