@@ -57,6 +57,9 @@ finished:
     .ifdef BARE
     li a0, 0x10000000
 1:  bgeu a1, a2, 2f
+    lbu a3, 5(a0) # room in the transmitter
+    andi a3, a3, 0x20
+    beqz a3, 1b
     lbu a3, (a1)
     sb a3, (a0)
     addi a1, a1, 1
