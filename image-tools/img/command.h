@@ -17,6 +17,7 @@ struct img_command {
     const struct tool_option *options;
     size_t values_size;
     void (*set_defaults)(void *values); /* NULL: all zero */
+    int usage_status;                   /* exit status of a wrong command line; 0: 1 */
     int min_arguments, max_arguments;   /* without options; max 0: any number */
     /* Takes what getopt must not see out of argv (a size with a sign); NULL: nothing to do. */
     void (*before_options)(void *values, int *argc, char **argv);

@@ -251,6 +251,7 @@ const struct img_command img_compare = {
                "cannot be read.\n",
     .options = compare_options,
     .values_size = sizeof(struct compare_options),
+    .usage_status = STATUS_OPEN_FAILED,
     .min_arguments = 2,
     .max_arguments = 2,
     .run = compare_run,

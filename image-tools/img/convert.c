@@ -233,13 +233,10 @@ static uint64_t allocation_unit(struct node *node, bool compress)
 }
 
 static bool open_target(struct tool *tool, const struct convert_options *options, const char *format,
-                        struct conversion *all, struct error *err)
+                        const struct open_mode *mode, struct conversion *all, struct error *err)
 {
-    struct open_mode mode = {.unmap = true};
-    if (!tool_cache_mode(options->cache, &mode, &all->writethrough, err))
-        return fail_prefix(err, "Invalid cache option: ");
     all->target =
-        tool_open(tool, all->target_name, options->target_image_opts, options->target_image_opts ? NULL : format, &mode,
+        tool_open(tool, all->target_name, options->target_image_opts, options->target_image_opts ? NULL : format, mode,
                   BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, err);
     if (!all->target)
         return false;
@@ -263,13 +260,16 @@ static bool prepare(struct tool *tool, const struct convert_options *options, co
     all->loop = tool->loop;
     all->target_name = arguments->items[arguments->count - 1];
     all->keep_backing = options->backing || backing;
+    struct open_mode mode = {.unmap = true};
     if (!check_combinations(options, arguments->count - 1, err) || !read_numbers(options, all, err))
         return false;
+    if (!tool_cache_mode(options->cache, &mode, &all->writethrough, err))
+        return fail_prefix(err, "Invalid cache option: ");
     if (!open_sources(tool, options, arguments, all, err))
         return false;
     if (!options->no_create && !create_target(tool, options, format, all, err))
         return fail_prefix(err, "error while converting %s: ", format);
-    return open_target(tool, options, format, all, err);
+    return open_target(tool, options, format, &mode, all, err);
 }
 
 static int convert_images(struct tool *tool, const struct convert_options *options, const struct texts *arguments)
@@ -282,7 +282,8 @@ static int convert_images(struct tool *tool, const struct convert_options *optio
     else
         status = conversion_run(&all, options->progress && !options->quiet, options->quiet) ? 0 : 1;
     struct source *source;
-    vec_for_each(source, &all.sources) tool_close(source->edge);
+    vec_for_each (source, &all.sources)
+        tool_close(source->edge);
     vec_free(&all.sources);
     tool_close(all.target);
     return status;

@@ -159,8 +159,7 @@ static bool visit(struct visits *visits, const struct node *node, const char *fi
     while (node->file)
         node = node->file->child;
     struct visited *seen;
-    vec_for_each(seen, visits)
-    {
+    vec_for_each (seen, visits) {
         bool same_file = node->host_inode && seen->inode == node->host_inode && seen->device == node->host_device;
         if (same_file || !strcmp(seen->filename, filename))
             return fail(err, ELOOP, "Backing file '%s' creates an infinite loop", filename);
@@ -227,7 +226,8 @@ static int info_run(struct tool *tool, void *values, const struct texts *argumen
     struct visits visits = {0};
     bool ok = describe_chain(tool, options, arguments->items[0], chain, &visits, &err);
     struct visited *seen;
-    vec_for_each(seen, &visits) free(seen->filename);
+    vec_for_each (seen, &visits)
+        free(seen->filename);
     vec_free(&visits);
     return ok ? print_chain(chain, options, output) : img_fail(&err, 1);
 }

@@ -55,10 +55,12 @@ static void print_command_help(const struct img_command *command)
         printf("\n%s", command->details);
 }
 
-static int usage_error(const char *command)
+/* `command` NULL: of the program itself. */
+static int usage_error(const struct img_command *command)
 {
-    fprintf(stderr, "Try '%s %s%s--help' for more information\n", log_program(), command, *command ? " " : "");
-    return 1;
+    fprintf(stderr, "Try '%s %s%s--help' for more information\n", log_program(), command ? command->name : "",
+            command ? " " : "");
+    return command && command->usage_status ? command->usage_status : 1;
 }
 
 struct invocation {
@@ -95,11 +97,11 @@ static int start_with_values(const struct img_command *command, int argc, char *
         command->before_options(values, &argc, argv);
     switch (options_parse(command->options, argc, argv, values, &arguments, &err)) {
     case OPTIONS_HELP: print_command_help(command); return 0;
-    case OPTIONS_BAD: img_fail(&err, 1); return usage_error(command->name);
+    case OPTIONS_BAD: img_fail(&err, 1); return usage_error(command);
     case OPTIONS_GOOD: break;
     }
     if (!check_arguments(command, arguments.count))
-        return usage_error(command->name);
+        return usage_error(command);
     struct invocation invocation = {command, values, arguments};
     return tool_run(run_command, &invocation);
 }
@@ -121,11 +123,11 @@ static int find_command(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_SIZE(later_commands); i++) {
         if (!strcmp(argv[0], later_commands[i])) {
             log_error("Command not found: %s (this version does not have it yet)", argv[0]);
-            return usage_error("");
+            return usage_error(NULL);
         }
     }
     log_error("Command not found: %s", argv[0]);
-    return usage_error("");
+    return usage_error(NULL);
 }
 
 /* A reader that goes away ends us by EPIPE of the write, not by a signal. */
@@ -146,7 +148,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     switch (options_parse_leading(global_options, argc, argv, &options, &rest, &err)) {
     case OPTIONS_HELP: print_help(); return finish(0);
-    case OPTIONS_BAD: img_fail(&err, 1); return usage_error("");
+    case OPTIONS_BAD: img_fail(&err, 1); return usage_error(NULL);
     case OPTIONS_GOOD: break;
     }
     if (options.version) {
@@ -161,7 +163,7 @@ int main(int argc, char **argv)
         return 1;
     if (!rest.count) {
         log_error("Not enough arguments: which command?");
-        return usage_error("");
+        return usage_error(NULL);
     }
     int first = argc - (int)rest.count;
     return finish(find_command(argc - first, argv + first));

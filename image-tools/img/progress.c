@@ -52,10 +52,10 @@ void progress_end(struct progress *progress, bool success)
 {
     if (success)
         progress->percent = 100;
-    if (progress->shown) {
+    if (progress->shown && progress->printed < progress->percent)
         print(progress);
+    if (progress->shown)
         printf("\n");
-    }
     if (progress->signal_fd >= 0) {
         loop_unwatch(&progress->watch);
         close(progress->signal_fd);

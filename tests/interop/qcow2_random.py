@@ -61,8 +61,8 @@ def choose_span(rng, size, unit):
 
 
 def choose_request(rng, size, features, backing, touched):
-    """`touched`: numbers of clusters that may be allocated; theirs cannot compress over those. A version 2 image has no
-    zero clusters, so what a discard leaves is anybody's choice when there is a backing file."""
+    """`touched`: numbers of clusters that may be allocated; theirs cannot compress over those. What a discard
+    leaves where a backing file has data is anybody's choice: theirs always stores zeroes, ours only where it had data."""
     cluster = features["cluster_size"]
     kind = rng.choice(["write"] * 6 + ["zero", "unmap", "discard", "compressed", "vector", "flush"])
     start, length = choose_span(rng, size, cluster)
@@ -73,7 +73,7 @@ def choose_request(rng, size, features, backing, touched):
         return f"write -z {start} {length}"
     if kind == "unmap":
         return f"write -z -u {start} {length}"
-    if kind == "discard" and not (backing and features["compat"] == "0.10"):
+    if kind == "discard" and not backing:
         return f"discard {start} {length}"
     if kind == "compressed" and "data_file" not in features:
         start -= start % cluster

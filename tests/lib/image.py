@@ -24,7 +24,9 @@ class Result:
 def run(*command, status=0, **options):
     """Runs a command; `status` is what it must return, None for anything but a crash."""
     command = [str(word) for word in command]
-    process = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", timeout=100, **options)
+    process = subprocess.run(command, capture_output=True, timeout=100, **options)
+    process.stdout = process.stdout.decode(errors="surrogateescape")  # not by text=True, which would change "\r"
+    process.stderr = process.stderr.decode(errors="surrogateescape")
     result = Result(command, process)
     broken = process.returncode < 0 or "Sanitizer" in process.stderr or "runtime error" in process.stderr
     if broken or (status is not None and process.returncode != status):
