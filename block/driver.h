@@ -12,7 +12,8 @@
  * All functions may yield and run in coroutines, several at once on the same node; open, close, reopen and resize run
  * with the node drained. Data functions return 0 or -errno. A request that arrives here is inside the node's size,
  * aligned to limits.request_alignment and allowed: drivers assume good input (block/request.c is the border), but never
- * trust what they read from disk.
+ * trust what they read from disk. Two things to know: the last aligned block may reach past the end of a node whose
+ * size is not aligned (reads give zeroes there), and a `struct buffers` may hold more than `length` bytes.
  */
 #ifndef BLOCK_DRIVER_H
 #define BLOCK_DRIVER_H

@@ -285,8 +285,8 @@ static struct node *open_json_name(struct graph *graph, const char *filename, co
         const char *driver = json_string(json_get(tree, "driver"));
         if (format && !driver)
             json_set(tree, "driver", json_new_string(format));
-        /* The options describe only the file: the format goes on top, named or probed. */
-        if (is_protocol_driver(graph, driver) && !(format && !strcmp(format, driver))) {
+        /* The options describe only the file: the format goes on top. Without one, the file is what was asked for. */
+        if (is_protocol_driver(graph, driver) && format && strcmp(format, driver)) {
             auto_blockdev_options *options = options_from_tree(tree, SCHEMA_INPUT_JSON, err);
             if (!options)
                 return NULL;

@@ -71,6 +71,10 @@ static int opening_names(void *graph)
     assert_string_equal(node->driver->name, "raw");
     node_unref(node);
 
+    node = node_open_filename(graph, "json:{\"driver\": \"null-co\", \"size\": 512}", NULL, &mode, &err);
+    assert_string_equal(node->driver->name, "null-co"); /* who names a driver does not want a guess */
+    node_unref(node);
+
     /* Dotted keys at any level, and contradictions between them. */
     node = node_open_filename(graph,
                               "json:{'driver': 'raw', 'file': {'driver': 'raw', 'file.size': 512, 'file.driver': "

@@ -136,7 +136,9 @@ static struct node *open_guessed(struct graph *graph, const char *format)
 {
     auto_error err = {0};
     struct open_mode mode = {0};
-    struct node *node = node_open_filename(graph, "json:{'driver': 'null-co', 'size': 65536}", format, &mode, &err);
+    const char *name =
+        format ? "json:{'driver': 'null-co', 'size': 65536}" : "json:{'file': {'driver': 'null-co', 'size': 65536}}";
+    struct node *node = node_open_filename(graph, name, format, &mode, &err);
     if (!node)
         print_error("%s\n", err.message);
     return node;
