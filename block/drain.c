@@ -47,9 +47,9 @@ void drain_refresh(struct node *node)
     auto_free struct node_set set = connected(node);
     size_t drains = 0;
     struct node **member;
-    vec_for_each(member, &set) drains += (*member)->drained;
-    vec_for_each(member, &set)
-    {
+    vec_for_each (member, &set)
+        drains += (*member)->drained;
+    vec_for_each (member, &set) {
         (*member)->quiesced = drains;
         if (!drains)
             co_queue_wake_all(&(*member)->resume_queue);
@@ -60,8 +60,7 @@ static struct node *find_busy(struct node *node)
 {
     auto_free struct node_set set = connected(node);
     struct node **member;
-    vec_for_each(member, &set)
-    {
+    vec_for_each (member, &set) {
         if ((*member)->in_flight)
             return *member;
     }
