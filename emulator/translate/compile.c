@@ -108,6 +108,15 @@ static void dump(const struct code_block *block, const struct ir_block *ir)
     ir_print(ir, stderr);
 }
 
+/* The block's host code as hexadecimal, for a disassembler. */
+static void dump_code(const struct machine_code *code, uint32_t from)
+{
+    fprintf(stderr, "host 0x%x ", from);
+    for (uint32_t at = from; at < code->near; at++)
+        fprintf(stderr, "%02x", code->rw[at]);
+    fputc('\n', stderr);
+}
+
 static void decode(struct translate_cpu *tc, struct code_block *block, struct translate_fetch *fetch)
 {
     const struct guest *guest = tc->code->guest;
@@ -138,8 +147,11 @@ struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *p
     bool done = !tc->exception;
     if (done && code->dump)
         dump(block, &tc->private->ir);
+    uint32_t near = code->near;
     if (done && code->host)
         done = code->host->compile(code, &tc->private->ir, block);
+    if (done && code->host && code->dump)
+        dump_code(code, near);
     else if (done)
         block->ir = block_keep_ir(&tc->private->ir);
     if (done) {

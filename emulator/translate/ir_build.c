@@ -218,8 +218,19 @@ static struct ir_value extend(struct ir_block *b, enum ir_opcode op, struct ir_v
     if (ir_is_const(b, x, &c))
         return ir_const(b, ir_compute(op, IR_I64, c, 0, bits));
     const struct ir_op *made = &b->ops[x.id];
-    if (made->op == op && made->imm <= bits) /* already so narrow */
+    if (made->op == IR_OP_add && made->type == IR_I32 && ir_is_const(b, (struct ir_value){made->b}, &c) &&
+        (uint32_t)c == 0 && bits == 32) { /* x + 0 to cut it short */
+        x.id = made->a;
+        made = &b->ops[x.id];
+    }
+    if (made->op == op && made->type == IR_I64 && made->imm <= bits) /* already so narrow */
         return x;
+    if (made->op == IR_OP_load && made->type == IR_I64) {
+        struct ir_mem mem;
+        memcpy(&mem, &made->imm, sizeof mem);
+        if (mem.size < 3 && 8u << mem.size <= bits && mem.is_signed == (op == IR_OP_sext))
+            return x;
+    }
     return ir_append(b, op, IR_I64, x, none, none, bits);
 }
 

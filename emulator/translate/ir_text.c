@@ -212,7 +212,7 @@ static bool read_operands(struct reader *r, struct ir_op *op)
         if (!expect(r, "%") || !read_number(r, &id))
             return false;
         if (id >= r->block->count)
-            return r->problem = "an operand made before", false;
+            return r->problem = "an operand that exists", false;
         *operand[i] = (uint16_t)id;
     }
     return true;

@@ -11,7 +11,7 @@
  * block with ir_exit_runtime(TRANSLATE_EXIT_CONTINUE, next pc), so that the next lookup sees the change.
  *
  * SPINDLE_TRANSLATE=eval in the environment runs the IR with the evaluator instead of host code: slow, portable, the
- * oracle. SPINDLE_TRANSLATE=dump prints each block's IR to stderr before it is compiled.
+ * oracle. SPINDLE_TRANSLATE=dump prints each block's IR and host code to stderr.
  */
 #ifndef EMULATOR_TRANSLATE_RUNTIME_H
 #define EMULATOR_TRANSLATE_RUNTIME_H
