@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Edges: who uses a node. Attaching checks permissions first, then takes a reference, then becomes visible; detaching
- * goes the other way round. What an edge connects while there are drains takes part in them (block/drain.c).
+ * Edges: who uses a node. Attaching takes a reference, checks permissions and then becomes a child; detaching goes the
+ * other way round. What an edge connects while there are drains takes part in them (block/drain.c).
  */
 #include "block/internal.h"
 
@@ -28,14 +28,16 @@ struct edge *edge_attach(struct node *parent, const char *role, struct node *chi
     edge->role = xstrdup(role);
     list_init(&edge->parent_link);
     list_init(&edge->child_link);
-    node_ref(child); /* checking may yield */
+    edge->shared = BLOCK_PERM_ALL;
+    node_ref(child);
+    list_append(&child->parents, &edge->child_link); /* checking may yield: whoever comes meanwhile must see us */
     if (!edge_check_perm(edge, perm, shared, err)) {
+        list_remove(&edge->child_link);
         node_unref(child);
         free(edge->role);
         free(edge);
         return NULL;
     }
-    list_append(&child->parents, &edge->child_link);
     if (parent) {
         list_append(&parent->children, &edge->parent_link);
         if (child->graph->drains)

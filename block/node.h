@@ -124,9 +124,8 @@ struct edge {
     uint32_t perm, shared;
     struct list parent_link, child_link;
 
-    /* Root edges may want to know. Both may be NULL. */
-    void (*resized)(void *user);  /* the child's size changed */
-    void (*detached)(void *user); /* the child is going away on command (export removal) */
+    /* Root edges may want to know. May be NULL. */
+    void (*resized)(void *user); /* the child's size changed */
     void *user;
 };
 

@@ -80,7 +80,15 @@ bool edge_check_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct e
         all_perm |= other->perm;
         all_shared &= other->shared;
     }
-    return !node->driver->check_perm || node->driver->check_perm(node, all_perm, all_shared, err);
+    /* The driver may yield. What we are about to get must be visible to those who check meanwhile. */
+    uint32_t old_perm = edge->perm, old_shared = edge->shared;
+    edge->perm |= perm;
+    edge->shared &= shared;
+    if (!node->driver->check_perm || node->driver->check_perm(node, all_perm, all_shared, err))
+        return true;
+    edge->perm = old_perm;
+    edge->shared = old_shared;
+    return false;
 }
 
 void edge_apply_perm(struct edge *edge, uint32_t perm, uint32_t shared)

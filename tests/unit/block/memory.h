@@ -127,6 +127,8 @@ static int memory_flush(struct node *node)
 static bool memory_check_perm(struct node *node, uint32_t perm, uint32_t shared, struct error *err)
 {
     struct memory *memory = node->state;
+    if (memory->delay_ns)
+        co_sleep_ns(memory->delay_ns);
     uint32_t more = perm & ~memory->locked_perm;
     if (more & (uint32_t)memory->refuse_perm)
         return fail(err, EAGAIN, "memory of '%s' refuses", node->name);

@@ -97,6 +97,47 @@ static int formats_guard_their_file(void *graph)
     return 0;
 }
 
+struct contender {
+    struct node *node;
+    struct edge *edge;
+};
+
+static void contend(void *arg)
+{
+    struct contender *contender = arg;
+    contender->edge = edge_attach(NULL, "contender", contender->node, READ | WRITE, READ, NULL);
+}
+
+/* Taking locks takes time; only one of those who ask meanwhile gets what none of them shares. */
+static int only_one_wins(void *graph)
+{
+    struct node *file = add_node(graph, "driver=null-co,node-name=m,size=65536");
+    struct node *nodes[3] = {file, add_node(graph, "driver=raw,node-name=f,file=m"),
+                             add_node(graph, "driver=raw,node-name=g,file=m")};
+    memory_of(file)->delay_ns = 100000;
+    struct contender contenders[6];
+    struct co_group group;
+    co_group_init(&group);
+    for (size_t i = 0; i < ARRAY_SIZE(contenders); i++) {
+        contenders[i] = (struct contender){.node = nodes[i % 3]};
+        co_spawn(loop_current(), &group, contend, &contenders[i]);
+    }
+    co_group_wait(&group);
+    unsigned winners = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(contenders); i++) {
+        winners += contenders[i].edge != NULL;
+        edge_detach(contenders[i].edge);
+    }
+    assert_int_equal(winners, 1);
+    assert_int_equal(memory_of(file)->locked_perm, 0);
+    assert_int_equal(memory_of(file)->locked_shared, BLOCK_PERM_ALL);
+    delete_node(graph, "g");
+    delete_node(graph, "f");
+    delete_node(graph, "m");
+    return 0;
+}
+
+SIMULATED(only_one_wins)
 SIMULATED(conflicts_name_both)
 SIMULATED(read_only_nodes_refuse)
 SIMULATED(needs_pass_filters)
@@ -105,6 +146,7 @@ SIMULATED(formats_guard_their_file)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_one_wins_simulated),
         cmocka_unit_test(conflicts_name_both_simulated),
         cmocka_unit_test(read_only_nodes_refuse_simulated),
         cmocka_unit_test(needs_pass_filters_simulated),
