@@ -90,6 +90,57 @@ static void qcow2_close(struct node *node)
     qcow2_unload(q);
 }
 
+/* Reopening. Becoming read-only finishes the metadata while that is still possible. Becoming writable does what a
+ * writable open does, but for repairs: those want the image for themselves. */
+struct reopen_state {
+    struct blockdev_options *options;
+};
+
+static void reopen_end(struct reopen_state *state)
+{
+    blockdev_options_free(state->options);
+    free(state);
+}
+
+static bool qcow2_reopen_prepare(struct node *node, const struct blockdev_options *options, struct reopen_state **state,
+                                 struct error *err)
+{
+    struct qcow2 *q = node->state;
+    if (!options_check_reopen(q, &options->u.qcow2, err))
+        return false;
+    if (node->read_only && !options->read_only && q->header.incompatible & (INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT))
+        return fail(
+            err, EBUSY,
+            "node '%s': the image is marked as %s: it must be repaired (by opening it read-write) before it can "
+            "become writable",
+            node->name, q->header.incompatible & INCOMPATIBLE_DIRTY ? "dirty" : "corrupt");
+    int result = !node->read_only && options->read_only ? qcow2_finish(q) : 0;
+    if (result)
+        return fail_errno(err, result, "node '%s': cannot write its metadata", node->name);
+    *state = new (struct reopen_state);
+    (*state)->options = blockdev_options_clone(options);
+    return true;
+}
+
+static void qcow2_reopen_abort(struct node *node, struct reopen_state *state)
+{
+    reopen_end(state);
+}
+
+static void qcow2_reopen_commit(struct node *node, struct reopen_state *state)
+{
+    struct qcow2 *q = node->state;
+    options_reopened(q, &state->options->u.qcow2);
+    reopen_end(state);
+    bool was_writable = q->writable;
+    q->writable = !node->read_only;
+    auto_error err = {0};
+    if (q->writable && !was_writable && !clear_autoclear(q, &err)) {
+        q->broken = true; /* nothing may be written under bits that promise otherwise */
+        log_error("node '%s': %s", node->name, err.message);
+    }
+}
+
 static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
 {
     if (size < 8 || load_be32(head) != QCOW2_MAGIC)
@@ -163,6 +214,9 @@ const struct block_driver qcow2_driver = {
     .zero = qcow2_zero,
     .discard = qcow2_discard,
     .flush = qcow2_flush,
+    .reopen_prepare = qcow2_reopen_prepare,
+    .reopen_commit = qcow2_reopen_commit,
+    .reopen_abort = qcow2_reopen_abort,
     .create = &qcow2_create_ops,
     .resize = qcow2_resize,
     .check = qcow2_check,

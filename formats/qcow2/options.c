@@ -91,31 +91,54 @@ static uint32_t overlap_types(const struct qcow2_overlap_checks *checks)
     return with_flag(types, f->has_bitmap_directory, f->bitmap_directory, OVERLAP_BITMAP_DIRECTORY);
 }
 
-static bool apply_discards(struct qcow2 *q, const struct blockdev_options_qcow2 *o, struct error *err)
+static bool check_version(const struct qcow2 *q, const struct blockdev_options_qcow2 *o, struct error *err)
+{
+    const char *newer = !o                                           ? NULL
+                        : o->has_lazy_refcounts && o->lazy_refcounts ? "lazy-refcounts=on"
+                        : o->discard_no_unref                        ? "discard-no-unref=on"
+                                                                     : NULL;
+    return !newer || q->header.version >= 3 ||
+           fail(err, EINVAL, "%s needs a version 3 image (compat 1.1), this one has version 2", newer);
+}
+
+/* What can change while the image is open. */
+static void apply_switches(struct qcow2 *q, const struct blockdev_options_qcow2 *o)
 {
     bool unmap = q->node && q->node->discard == BLOCK_DISCARD_UNMAP;
     q->pass_discard[FREE_REQUEST] = o && o->has_pass_discard_request ? o->pass_discard_request : unmap;
     q->pass_discard[FREE_SNAPSHOT] = !o || !o->has_pass_discard_snapshot || o->pass_discard_snapshot;
     q->pass_discard[FREE_OTHER] = o && o->pass_discard_other;
+    q->pass_discard[FREE_CUT] = true;
     q->discard_no_unref = o && o->discard_no_unref;
-    if (q->discard_no_unref && q->header.version < 3)
-        return fail(err, EINVAL, "discard-no-unref=on needs a version 3 image (compat 1.1), this one has version 2");
+    q->lazy_refcounts =
+        o && o->has_lazy_refcounts ? o->lazy_refcounts : (q->header.compatible & COMPATIBLE_LAZY_REFCOUNTS) != 0;
+    q->overlap_types = overlap_types(o ? o->overlap_check : NULL);
+}
+
+bool options_check_reopen(const struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct error *err)
+{
+    const struct blockdev_options_qcow2 *old = &q->node->options->u.qcow2;
+    struct cache_sizes before, after;
+    if (!check_version(q, now, err) || !choose_cache_sizes(q, old, &before, NULL) ||
+        !choose_cache_sizes(q, now, &after, err))
+        return false;
+    if (before.l2 != after.l2 || before.refcount != after.refcount || before.slice != after.slice)
+        return fail(err, EINVAL, "node '%s': the sizes of its caches cannot change while it is in use", q->node->name);
     return true;
+}
+
+void options_reopened(struct qcow2 *q, const struct blockdev_options_qcow2 *now)
+{
+    apply_switches(q, now);
 }
 
 bool options_apply(struct qcow2 *q, struct error *err)
 {
     const struct blockdev_options_qcow2 *o = q->node ? &q->node->options->u.qcow2 : NULL;
-    q->lazy_refcounts = q->header.compatible & COMPATIBLE_LAZY_REFCOUNTS;
-    if (o && o->has_lazy_refcounts) {
-        if (o->lazy_refcounts && q->header.version < 3)
-            return fail(err, EINVAL, "lazy-refcounts=on needs a version 3 image (compat 1.1), this one has version 2");
-        q->lazy_refcounts = o->lazy_refcounts;
-    }
-    q->overlap_types = overlap_types(o ? o->overlap_check : NULL);
     struct cache_sizes sizes;
-    if (!apply_discards(q, o, err) || !choose_cache_sizes(q, o, &sizes, err))
+    if (!check_version(q, o, err) || !choose_cache_sizes(q, o, &sizes, err))
         return false;
+    apply_switches(q, o);
     q->slice_bits = lowest_bit(sizes.slice);
     if (!cache_init(&q->l2_cache, q->file, (uint32_t)sizes.slice, sizes.l2) ||
         !cache_init(&q->refcount_cache, q->file, (uint32_t)q->cluster_size,

@@ -239,6 +239,9 @@ bool bitmaps_valid(const struct qcow2 *q);
 /* children.c, options.c */
 bool children_open(struct node *node, struct qcow2 *q, struct error *err);
 bool options_apply(struct qcow2 *q, struct error *err);
+struct blockdev_options_qcow2;
+bool options_check_reopen(const struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct error *err);
+void options_reopened(struct qcow2 *q, const struct blockdev_options_qcow2 *now);
 
 /* io.c: opens the metadata of q->file, whose header is parsed; the heart of open, also used on new images. */
 bool qcow2_load(struct qcow2 *q, struct error *err);

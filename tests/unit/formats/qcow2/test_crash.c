@@ -11,7 +11,7 @@
  */
 #include "tests/unit/formats/qcow2/fixture.h"
 
-enum { SECTOR = 512, VALUES_MAX = 24, BATCH = 5, CUTS = 24 };
+enum { SECTOR = 512, VALUES_MAX = 24, BATCH = 5, CUTS = 60 };
 
 struct setup {
     const char *name, *create, *open;
@@ -63,13 +63,18 @@ static void may_hold(struct sector *sector, uint32_t value)
 }
 
 /* The last value of each is on stable storage now. */
-static void settle(struct run *run)
+static void settle_span(struct run *run, uint64_t offset, uint64_t length)
 {
-    for (uint64_t s = 0; s < run->setup->size * 2 / SECTOR; s++) {
+    for (uint64_t s = offset / SECTOR; s < (offset + length) / SECTOR; s++) {
         struct sector *sector = &run->sectors[s];
         sector->values[0] = sector->values[sector->count - 1];
         sector->count = 1;
     }
+}
+
+static void settle(struct run *run)
+{
+    settle_span(run, 0, run->setup->size * 2);
 }
 
 /* A discard may leave what was there: read it, so that the model knows. */
@@ -101,7 +106,10 @@ static void operate(void *arg)
         auto_free uint8_t *buffer = xmalloc(op->length);
         fill(buffer, op->length, op->value);
         struct iovec iov = {buffer, op->length};
-        (void)block_write(edge, op->offset, op->length, buffers_of(&iov, 1), op->kind == 3 ? REQUEST_COMPRESSED : 0);
+        uint32_t flags = op->kind == 3 ? REQUEST_COMPRESSED : op->kind == 4 ? REQUEST_FUA : 0;
+        int result = block_write(edge, op->offset, op->length, buffers_of(&iov, 1), flags);
+        if (flags & REQUEST_FUA && !result && !run->is_cut)
+            settle_span(run, op->offset, op->length);
     }
 }
 
