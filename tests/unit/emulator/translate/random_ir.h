@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random instructions of the toy guest: every kind of operation, on operands that hit corner cases often, faults and devices
- * now and then. The same seed builds the same IR.
+ * Random instructions of the toy guest: every kind of operation, on operands that hit corner cases often, faults and
+ * devices now and then. The same seed builds the same IR.
  */
 #ifndef TESTS_RANDOM_IR_H
 #define TESTS_RANDOM_IR_H
@@ -111,11 +111,11 @@ struct pool {
 };
 
 #define PICK(name, fallback)                                                                                           \
-    static inline struct ir_value name(struct pool *p)                                                                        \
+    static inline struct ir_value name(struct pool *p)                                                                 \
     {                                                                                                                  \
         return p->name##s && below(&p->r, 3) ? p->name[below(&p->r, p->name##s)] : (fallback);                         \
     }                                                                                                                  \
-    static inline void add_##name(struct pool *p, struct ir_value v)                                                          \
+    static inline void add_##name(struct pool *p, struct ir_value v)                                                   \
     {                                                                                                                  \
         unsigned max = sizeof p->name / sizeof p->name[0];                                                             \
         if (p->name##s < max)                                                                                          \

@@ -17,7 +17,7 @@ static char *print(const struct ir_block *b)
 
 static struct ir_block *begin(void)
 {
-    struct ir_block *b = new(struct ir_block);
+    struct ir_block *b = new (struct ir_block);
     ir_begin(b, toy_slots, TOY_SLOTS, toy_helpers, TOY_HELPERS);
     return b;
 }
@@ -55,7 +55,8 @@ static void expect_refusal(const char *text, const char *expected)
 static void refuses_nonsense(void **state)
 {
     expect_refusal("%1 = frobnicate i64\n", "line 1: expected an operation before ' i64\n'");
-    expect_refusal("%1 = get i64 x1\n%3 = get i64 x1\n", "line 2: expected the next value's number before ' get i64 x1\n'");
+    expect_refusal("%1 = get i64 x1\n%3 = get i64 x1\n",
+                   "line 2: expected the next value's number before ' get i64 x1\n'");
     expect_refusal("%1 = add i64 %1, %0\n", "line 1: expected an operand that exists before ', %0\n'");
     expect_refusal("%1 = get i64 y9\n", "line 1: expected the name of a slot before '\n'");
     expect_refusal("put i64 %0 x1 x2\n", "line 1: expected end of line before 'x2\n'");
