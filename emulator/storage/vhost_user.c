@@ -177,13 +177,11 @@ static void try_again_later(struct front_end *front)
     loop_timer_arm(front->loop, &front->reconnect, loop_now_ns(front->loop) + RECONNECT_NS);
 }
 
-/* Between calls the peer says nothing on this socket: whatever comes is its end. */
+/* Watched for the peer's end only: what can be read belongs to a call, which may be in progress on a vCPU's thread. */
 static void on_socket(void *arg, uint32_t events)
 {
     struct front_end *front = arg;
-    char byte;
-    (void)events;
-    if (recv(front->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0 && errno == EAGAIN)
+    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
         return;
     log_warning("vhost-user '%s': the daemon at '%s' is gone; waiting for it to come back", front->id, front->path);
     disconnect(front);
@@ -269,7 +267,7 @@ static bool connect_and_negotiate(struct front_end *front, struct error *err)
     front->fd = connect_socket(front->path, err);
     if (front->fd < 0)
         return false;
-    loop_watch(front->loop, &front->watch, front->fd, EPOLLIN | EPOLLRDHUP, on_socket, front);
+    loop_watch(front->loop, &front->watch, front->fd, EPOLLRDHUP, on_socket, front);
     if (!negotiate(front, err)) {
         disconnect(front);
         return false;
