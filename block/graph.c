@@ -264,6 +264,7 @@ struct node *graph_open(struct graph *graph, const struct blockdev_options *opti
     node->opener = context->opener;
     node->probed = context->probed;
     node->probed_by_image = context->probed_by_image;
+    node->metadata_only = context->metadata_only;
     /* Opening yields: the name may have been taken meanwhile, also by one of the node's own children. */
     if (!open_driver(node, err) || (options->node_name && !check_name(graph, options->node_name, err))) {
         node_free(node);

@@ -27,7 +27,7 @@ struct graph {
 /* How a node comes into being, beyond its options. */
 struct open_context {
     struct node *opener; /* the node whose child it becomes, or NULL */
-    bool probed, probed_by_image;
+    bool probed, probed_by_image, metadata_only;
 };
 struct node *graph_open(struct graph *graph, const struct blockdev_options *options, const struct open_context *context,
                         struct error *err);

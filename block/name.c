@@ -321,10 +321,15 @@ static struct node *open_name(struct graph *graph, const char *filename, const c
     return file ? open_format_over(graph, file, format, mode, context, err) : NULL;
 }
 
+static struct open_context top_context(const struct open_mode *mode)
+{
+    return (struct open_context){.metadata_only = mode->metadata_only};
+}
+
 struct node *node_open_filename(struct graph *graph, const char *filename, const char *format,
                                 const struct open_mode *mode, struct error *err)
 {
-    struct node *node = open_name(graph, filename, format, mode, (struct open_context){0}, err);
+    struct node *node = open_name(graph, filename, format, mode, top_context(mode), err);
     if (!node)
         fail_prefix(err, "Could not open '%s': ", filename);
     return node;
@@ -334,7 +339,7 @@ struct node *node_open_image_opts(struct graph *graph, const char *text, const s
                                   struct error *err)
 {
     auto_json *tree = keyval_parse(text, NULL, err);
-    struct node *node = tree ? open_tree(graph, tree, SCHEMA_INPUT_KEYVAL, mode, (struct open_context){0}, err) : NULL;
+    struct node *node = tree ? open_tree(graph, tree, SCHEMA_INPUT_KEYVAL, mode, top_context(mode), err) : NULL;
     if (!node)
         fail_prefix(err, "Could not open '%s': ", text);
     return node;

@@ -20,8 +20,10 @@
 struct open_mode {
     bool read_only, auto_read_only, force_share;
     bool direct, no_flush;
-    bool unmap;      /* discard=unmap */
-    bool no_backing; /* the image alone, without the backing file it names */
+    bool unmap;         /* discard=unmap */
+    bool no_backing;    /* the image alone, without the backing file it names */
+    bool metadata_only; /* to describe or check a stranger's image: files that it names for its data are not opened
+                           either, and so its data must not be asked for */
     enum block_detect_zeroes detect_zeroes;
     int aio;               /* enum blockdev_aio_options + 1; 0 = the default */
     const char *node_name; /* of the top node; NULL = made up */

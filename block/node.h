@@ -77,8 +77,9 @@ struct node {
     uint64_t size; /* bytes a parent sees */
     bool read_only, auto_read_only, force_share, no_flush, direct;
     bool options_read_only; /* what the options say; read_only may also follow from the file (auto-read-only) */
-    bool growable; /* writes past the end make it larger (regular files), for parents with the resize permission */
-    bool probed;   /* nobody named the format: it was guessed from the first bytes */
+    bool growable;      /* writes past the end make it larger (regular files), for parents with the resize permission */
+    bool probed;        /* nobody named the format: it was guessed from the first bytes */
+    bool metadata_only; /* only described or checked: a driver opens no external file for the data */
     bool probed_by_image; /* ... and the name of the file came out of an image: may not lead to further files */
     enum block_discard discard;
     enum block_detect_zeroes detect_zeroes;

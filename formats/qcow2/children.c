@@ -25,6 +25,8 @@ static bool open_data_file(struct node *node, struct qcow2 *q, struct error *err
             return fail(err, EINVAL, "data-file was given, but the image keeps its data in itself");
         return true;
     }
+    if (node->metadata_only)
+        return true; /* nobody will ask for data */
     if (options->data_file)
         q->data = node_open_child(node, "data-file", options->data_file, perm, shared, err);
     else if (q->header.data_file)

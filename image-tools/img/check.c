@@ -182,7 +182,12 @@ static int check_run(struct tool *tool, void *values, const struct texts *argume
     if (!img_output_format(options->output, &output) || !parse_repair(options->repair, &repair))
         return STATUS_FAILED;
     /* Only this image is looked at: a backing file may be missing. */
-    struct open_mode mode = {.read_only = !repair, .no_backing = true, .force_share = options->force_share};
+    struct open_mode mode = {
+        .read_only = !repair,
+        .no_backing = true,
+        .metadata_only = true,
+        .force_share = options->force_share,
+    };
     if (options->cache && !tool_cache_mode(options->cache, &mode, &writethrough, &err))
         return img_fail(&err, STATUS_FAILED);
     uint32_t perm =

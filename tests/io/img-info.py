@@ -80,6 +80,10 @@ def data_file():
     img("create", "-q", "-f", "qcow2", "-o", "data_file=d.raw,data_file_raw=on", "d.qcow2", "1M")
     data = img_json("info", "d.qcow2")["format-specific"]["data"]
     equal((data["data-file"], data["data-file-raw"]), ("d.raw", True), "the data file")
+    os.unlink("d.raw")
+    equal(img_json("info", "d.qcow2")["format-specific"]["data"], data, "a file that a stranger's image names is not opened")
+    img("check", "-q", "d.qcow2")
+    img("map", "d.qcow2", status=1)
 
 
 def errors():
