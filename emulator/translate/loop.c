@@ -223,7 +223,7 @@ static void empty_cache(struct translate_cpu *tc)
         atomic_store(&code->emptying, true);
         for (struct translate_cpu *other = code->cpus; other; other = other->private->next) {
             if (other != tc)
-                atomic_store(attention_of(other), 1);
+                atomic_fetch_or(attention_of(other), 1);
         }
         while (anyone_inside(code))
             pthread_cond_wait(&code->quiet, &code->lock);
