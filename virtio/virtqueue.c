@@ -179,10 +179,10 @@ bool virtqueue_empty(struct virtqueue *queue)
 
 static void note_data_written(struct virtqueue *queue, const struct virtqueue_element *element, uint64_t written)
 {
-    const struct virtqueue_segment *segments = element->segments + element->out_count;
     for (uint32_t i = 0; i < element->in_count && written; i++) {
-        uint64_t length = MIN(written, segments[i].length);
-        queue->memory->ops->written(queue->memory, segments[i].address, length);
+        const struct virtqueue_segment *segment = &element->segments[element->out_count + i];
+        uint64_t length = MIN(written, segment->length);
+        queue->memory->ops->written(queue->memory, segment->address, length);
         written -= length;
     }
 }

@@ -57,7 +57,7 @@ static inline struct iovec *virtqueue_element_out(struct virtqueue_element *elem
 }
 static inline struct iovec *virtqueue_element_in(struct virtqueue_element *element)
 {
-    return element->iov + element->out_count;
+    return element->iov ? element->iov + element->out_count : NULL; /* an element may be empty */
 }
 void virtqueue_element_release(struct virtqueue_element *element); /* frees the arrays, not the struct */
 
