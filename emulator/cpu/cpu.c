@@ -135,21 +135,19 @@ void cpu_reset(struct cpu *cpu, uint64_t pc)
 
 bool cpu_start(struct cpu *cpu, struct error *err)
 {
+    int result = 0;
     pthread_mutex_lock(&cpu->lock);
     cpu->stop_requested = false;
-    pthread_cond_broadcast(&cpu->wake);
-    pthread_mutex_unlock(&cpu->lock);
-    if (cpu->thread_started)
-        return true;
     atomic_fetch_and(&cpu->attention, ~(uint32_t)CPU_ATTENTION_STOP);
-    cpu->stopped = false;
-    int result = start_thread(cpu);
-    if (result) {
-        cpu->stop_requested = cpu->stopped = true;
-        return fail_errno(err, result, "CPU %u: cannot start its thread", cpu->index);
+    if (cpu->thread_started) {
+        pthread_cond_broadcast(&cpu->wake);
+    } else {
+        result = start_thread(cpu);
+        cpu->thread_started = !result;
+        cpu->stopped = cpu->stop_requested = result;
     }
-    cpu->thread_started = true;
-    return true;
+    pthread_mutex_unlock(&cpu->lock);
+    return !result || fail_errno(err, result, "CPU %u: cannot start its thread", cpu->index);
 }
 
 void cpu_request_stop(struct cpu *cpu)

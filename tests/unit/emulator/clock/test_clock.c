@@ -34,8 +34,8 @@ struct shot {
 static void fire(void *arg)
 {
     struct shot *shot = arg;
-    shot->count++;
     shot->at = clock_now_ns(shot->clock);
+    __atomic_fetch_add(&shot->count, 1, __ATOMIC_RELEASE);
     if (shot->again)
         clock_timer_arm(shot->timer, shot->at + shot->again);
 }
