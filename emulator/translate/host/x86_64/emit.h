@@ -94,6 +94,21 @@ struct value {
     uint8_t hint;        /* slot + 1 it is put to, when it may be computed right into the pin */
     int8_t spill;        /* -1 none */
     bool dead, fused;
+    /* Memory operations: this one and the later ones of the block with the same base register (emit_mem.c). */
+    uint16_t base;     /* the base's value; 0: this one is alone */
+    uint16_t reaches;  /* index of the last one */
+    int32_t low, high; /* displacements they touch: [low, high) */
+    bool writes;
+};
+
+/* A window: memory at a base value that was looked up for several operations at once. Its register, a temporary, holds
+ * host minus guest address, or 0 when the lookup failed; it appears in reg_value[] under a number behind the values. */
+enum { WINDOWS = 2, WINDOW_ID = IR_MAX_OPS };
+struct window {
+    uint16_t base; /* value; 0 unused */
+    uint8_t mmu;
+    bool writes;
+    int32_t low, high;
 };
 
 struct emitter {
@@ -113,7 +128,8 @@ struct emitter {
     bool full;        /* no exits left: empty the cache */
     bool unsupported; /* give the block to the evaluator */
     bool upper_dirty; /* 256-bit registers were used */
-    struct value values[IR_MAX_OPS];
+    struct window windows[WINDOWS];
+    struct value values[IR_MAX_OPS + WINDOWS];
 };
 
 /* liveness.c */
@@ -146,6 +162,9 @@ void x86_get(struct emitter *e, unsigned slot);
 void x86_before_call(struct emitter *e);                 /* nothing lives in temporaries any more */
 void x86_spill_vectors(struct emitter *e);               /* wide values to memory: the slow path keeps 128 bits only */
 void x86_slot_changes(struct emitter *e, unsigned slot); /* a helper will write it */
+struct window *x86_window_find(struct emitter *e, unsigned base, unsigned mmu, unsigned *reg); /* locks *reg */
+struct window *x86_window_new(struct emitter *e, unsigned base, unsigned reaches, unsigned reg);
+void x86_window_drop(struct emitter *e, unsigned number);
 void x86_end_op(struct emitter *e);
 
 /* Emission by subject. Each returns false when the operation is not its business. */
@@ -163,6 +182,7 @@ enum x86_cc x86_condition(struct emitter *e, unsigned id);
 /* memory: translates the address of the current operation. */
 struct x86_address {
     uint8_t base; /* register */
+    uint16_t id;  /* and the value in it */
     int32_t disp;
     uint8_t offset;  /* register with host minus guest: the bytes are at [base + offset + disp] */
     uint8_t scratch; /* a register that is free again behind the lookup */

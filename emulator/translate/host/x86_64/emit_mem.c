@@ -13,6 +13,8 @@
  *     mov  rax, [rbp + rax + addends]
  *     mov  r12, [rbx + rax + 16]
  *
+ * Several accesses at the same base share a lookup (see emit_windowed()).
+ *
  * Where alignment is required the mask keeps the low bits instead, which then do not match. The slow path, out of line,
  * describes the access in the frame and calls the thunk, which keeps all registers and comes back with the value.
  */
@@ -34,42 +36,48 @@ void x86_split_address(struct emitter *e, unsigned id, struct x86_address *a)
         id = op->a;
     }
     a->base = (uint8_t)x86_gpr(e, id);
+    a->id = (uint16_t)id;
     a->disp = (int32_t)c;
 }
 
-static void address_plus(struct emitter *e, unsigned to, const struct x86_address *a, int32_t more)
+static void address_plus(struct x86_out *o, unsigned to, unsigned base, int32_t disp)
 {
-    if (a->disp + more)
-        x86_lea(&e->o, true, to, MEM(a->base, a->disp + more));
+    if (disp)
+        x86_lea(o, true, to, MEM(base, disp));
     else
-        x86_mov_rr(&e->o, true, to, a->base);
+        x86_mov_rr(o, true, to, base);
+}
+
+/* Looks up [low, high) from the base. Returns the displacement of the jump taken when it is not there, or straddles a
+ * page; else `index` holds host minus guest address. */
+static uint32_t look_up(struct emitter *e, struct x86_out *o, unsigned base, int32_t low, int32_t high,
+                        struct ir_mem mem, bool write, unsigned tag, unsigned index)
+{
+    bool aligned = mem.align == IR_ALIGN_NATURAL;
+    address_plus(o, tag, base, aligned ? low : high - 1);
+    address_plus(o, index, base, low);
+    x86_shift_imm(o, SHIFT_SHR, true, index, TRANSLATE_PAGE_BITS - 5);
+    x86_alu_imm(o, ALU_AND, false, index, (TRANSLATE_TLB_ENTRIES - 1) << 5);
+    x86_alu_imm(o, ALU_AND, true, tag, -TRANSLATE_PAGE | (aligned ? (1 << mem.size) - 1 : 0));
+    struct x86_mem context = STATE(e, context);
+    context.disp += 8 * mem.mmu;
+    x86_alu_rm(o, ALU_OR, true, tag, context);
+    size_t field = write ? offsetof(struct translate_tlb_entry, write) : offsetof(struct translate_tlb_entry, read);
+    x86_alu_rm(o, ALU_CMP, true, tag, tlb_mem(e, index, mem.mmu, field));
+    uint32_t miss = x86_jcc_forward(o, CC_NE);
+    x86_load(o, true, index, tlb_mem(e, index, mem.mmu, offsetof(struct translate_tlb_entry, addend)));
+    return miss;
 }
 
 struct x86_address x86_translate_address(struct emitter *e, unsigned id, struct ir_mem mem, bool write)
 {
     struct x86_address a;
-    unsigned size = 1u << mem.size;
-    bool aligned = mem.align == IR_ALIGN_NATURAL;
-    if (aligned && mem.size > TRANSLATE_CONTEXT_SHIFT)
+    if (mem.align == IR_ALIGN_NATURAL && mem.size > TRANSLATE_CONTEXT_SHIFT)
         e->unsupported = true;
     x86_split_address(e, id, &a);
-    unsigned tag = x86_temp(e), index = x86_temp(e);
-    address_plus(e, tag, &a, aligned ? 0 : (int32_t)size - 1);
-    address_plus(e, index, &a, 0);
-    x86_shift_imm(&e->o, SHIFT_SHR, true, index, TRANSLATE_PAGE_BITS - 5);
-    x86_alu_imm(&e->o, ALU_AND, false, index, (TRANSLATE_TLB_ENTRIES - 1) << 5);
-    x86_alu_imm(&e->o, ALU_AND, true, tag, -TRANSLATE_PAGE | (aligned ? (int32_t)size - 1 : 0));
-    struct x86_mem context = STATE(e, context);
-    context.disp += 8 * mem.mmu;
-    x86_alu_rm(&e->o, ALU_OR, true, tag, context);
-    x86_alu_rm(
-        &e->o, ALU_CMP, true, tag,
-        tlb_mem(e, index, mem.mmu,
-                write ? offsetof(struct translate_tlb_entry, write) : offsetof(struct translate_tlb_entry, read)));
-    a.slow = x86_jcc_forward(&e->o, CC_NE);
-    x86_load(&e->o, true, index, tlb_mem(e, index, mem.mmu, offsetof(struct translate_tlb_entry, addend)));
-    a.offset = (uint8_t)index;
-    a.scratch = (uint8_t)tag;
+    a.scratch = (uint8_t)x86_temp(e);
+    a.offset = (uint8_t)x86_temp(e);
+    a.slow = look_up(e, &e->o, a.base, a.disp, a.disp + (1 << mem.size), mem, write, a.scratch, a.offset);
     return a;
 }
 
@@ -113,14 +121,133 @@ void x86_slow_call(struct emitter *e)
 
 /* --- Loads and stores --- */
 
-static void load_scalar(struct x86_out *o, enum ir_type type, struct ir_mem mem, unsigned d, struct x86_mem from)
+struct access {
+    enum ir_type type;
+    struct ir_mem mem;
+    bool store, xmm, is_const;
+    uint8_t reg; /* general or xmm (0..15): destination or value */
+    int32_t imm; /* is_const */
+};
+
+static void move_xmm(struct x86_out *o, const struct access *x, struct x86_mem at)
 {
-    if (is_vector_type(type))
-        x86_vector_load(o, type == IR_V256, d, from);
-    else if (is_xmm_type(type))
-        x86_vload_scalar(o, type == IR_F64, d, from);
+    bool vector = is_vector_type(x->type), l256 = x->type == IR_V256, f64 = x->mem.size == 3;
+    if (vector)
+        (x->store ? x86_vector_store : x86_vector_load)(o, l256, x->reg, at);
     else
-        x86_load_extend(o, mem.size, mem.is_signed, d, from);
+        (x->store ? x86_vstore_scalar : x86_vload_scalar)(o, f64, x->reg, at);
+}
+
+static void load_swapped(struct x86_out *o, const struct access *x, struct x86_mem at)
+{
+    x86_load_extend(o, x->mem.size, false, x->reg, at);
+    x86_bswap(o, x->mem.size == 3, x->reg);
+    if (x->mem.size == 1)
+        x86_shift_imm(o, SHIFT_SHR, false, x->reg, 16);
+    if (x->mem.size < 3)
+        x86_extend(o, x->mem.size, x->mem.is_signed, x->reg, x->reg);
+}
+
+/* The access itself, the address being known. */
+static void move(struct x86_out *o, const struct access *x, struct x86_mem at)
+{
+    bool swap = x->mem.big_endian && x->mem.size;
+    if (x->xmm)
+        move_xmm(o, x, at);
+    else if (x->is_const)
+        x86_store_imm(o, x->mem.size, x->imm, at);
+    else if (!x->store && swap)
+        load_swapped(o, x, at);
+    else if (!x->store)
+        x86_load_extend(o, x->mem.size, x->mem.is_signed, x->reg, at);
+    else if (swap)
+        x86_rm(o, x->mem.size == 1 ? 0x66 : 0, x->mem.size == 3, 0x0f38f1, x->reg, at, false, 0); /* movbe */
+    else
+        x86_store(o, x->mem.size, x->reg, at);
+}
+
+/* The slow path: between frame and register. */
+static void slow_access(struct emitter *e, const struct x86_address *a, const struct access *x)
+{
+    struct access in_frame = *x;
+    in_frame.mem.big_endian = false;
+    if (!x->xmm)
+        in_frame.mem.size = 3;
+    x86_slow_begin(e, a, x->mem, x->store ? SLOW_STORE : SLOW_LOAD);
+    if (x->store)
+        move(&e->far, &in_frame, MEM(RSP, FRAME_VALUE));
+    x86_slow_call(e);
+    if (!x->store)
+        move(&e->far, &in_frame, MEM(RSP, FRAME_VALUE));
+}
+
+/* Several accesses at one base. The first looks up the whole range that they touch and keeps the result; the others
+ * only test whether that worked. Where it did not (a miss, or the range straddles a page), each looks up its own bytes,
+ * out of line. */
+static void emit_windowed(struct emitter *e, struct x86_address *a, const struct access *x, bool first,
+                          const struct window *w)
+{
+    int32_t high = a->disp + (1 << x->mem.size);
+    uint32_t failed;
+    if (first) {
+        failed = look_up(e, &e->o, a->base, w->low, w->high, x->mem, w->writes, a->scratch, a->offset);
+    } else {
+        x86_test_rr(&e->o, true, a->offset, a->offset);
+        failed = x86_jcc_forward(&e->o, CC_E);
+    }
+    move(&e->o, x, x86_host_mem(a));
+    uint32_t done = x86_offset(&e->o);
+
+    x86_set_target(&e->o, failed, x86_offset(&e->far));
+    a->slow = look_up(e, &e->far, a->base, a->disp, high, x->mem, x->store, a->scratch, a->offset);
+    move(&e->far, x, x86_host_mem(a));
+    x86_alu_rr(&e->far, ALU_XOR, false, a->offset, a->offset);
+    x86_jmp(&e->far, done);
+    slow_access(e, a, x);
+    x86_alu_rr(&e->far, ALU_XOR, false, a->offset, a->offset);
+    x86_jmp(&e->far, done);
+}
+
+static bool within(const struct window *w, const struct x86_address *a, const struct access *x)
+{
+    return a->disp >= w->low && a->disp + (1 << x->mem.size) <= w->high && (w->writes || !x->store);
+}
+
+static void emit_access(struct emitter *e, const struct ir_op *op, struct access *x, unsigned d)
+{
+    struct x86_address a;
+    unsigned reg;
+    x86_split_address(e, op->a, &a);
+    struct value *v = &e->values[e->at];
+    struct window *w = x->mem.align == IR_ALIGN_ANY ? x86_window_find(e, a.id, x->mem.mmu, &reg) : NULL;
+    bool joins = w && within(w, &a, x), begins = !joins && v->base == a.id && v->reaches > e->at;
+    if (w && begins) /* its range or rights do not do: look up anew */
+        x86_window_drop(e, (unsigned)(w - e->windows));
+    if (!joins && w)
+        e->locked &= ~(1u << reg);
+    if (x->mem.align == IR_ALIGN_NATURAL && x->mem.size > TRANSLATE_CONTEXT_SHIFT)
+        e->unsupported = true;
+    a.scratch = (uint8_t)x86_temp(e);
+    a.offset = (uint8_t)(joins ? reg : x86_temp(e));
+    if (d == NO_REG)
+        d = x86_define_at(e, a.scratch);
+    x->reg = (uint8_t)d;
+    if (joins) {
+        emit_windowed(e, &a, x, false, w);
+    } else if (begins) {
+        w = x86_window_new(e, a.id, v->reaches, a.offset);
+        w->mmu = x->mem.mmu;
+        w->writes = v->writes;
+        w->low = v->low;
+        w->high = v->high;
+        emit_windowed(e, &a, x, true, w);
+    } else {
+        a.slow = look_up(e, &e->o, a.base, a.disp, a.disp + (1 << x->mem.size), x->mem, x->store, a.scratch, a.offset);
+        move(&e->o, x, x86_host_mem(&a));
+        uint32_t done = x86_offset(&e->o);
+        slow_access(e, &a, x);
+        x86_jmp(&e->far, done);
+    }
 }
 
 /* Moves that make room for the result must come before the branch to the slow path, which does not have them. So a
@@ -132,68 +259,23 @@ unsigned x86_define_early(struct emitter *e)
 
 static void emit_load(struct emitter *e, const struct ir_op *op, struct ir_mem mem)
 {
-    bool xmm = is_xmm_type(op->type);
-    unsigned d = xmm ? x86_define_xmm(e, 0) : x86_define_early(e);
-    struct x86_address a = x86_translate_address(e, op->a, mem, false);
-    if (d == NO_REG)
-        d = x86_define_at(e, a.scratch);
-    struct x86_mem from = x86_host_mem(&a);
-    if (mem.big_endian && !xmm && mem.size) {
-        x86_load_extend(&e->o, mem.size, false, d, from);
-        x86_bswap(&e->o, mem.size == 3, d);
-        if (mem.size == 1)
-            x86_shift_imm(&e->o, SHIFT_SHR, false, d, 16);
-        if (mem.size < 3)
-            x86_extend(&e->o, mem.size, mem.is_signed, d, d);
-    } else {
-        load_scalar(&e->o, op->type, mem, d, from);
-        if (mem.big_endian && xmm)
-            e->unsupported = true;
-    }
-    uint32_t done = x86_offset(&e->o);
-    x86_slow_begin(e, &a, mem, SLOW_LOAD);
-    x86_slow_call(e);
-    struct ir_mem whole = {.size = 3};
-    load_scalar(&e->far, op->type, whole, d, MEM(RSP, FRAME_VALUE));
-    x86_jmp(&e->far, done);
+    struct access x = {.type = op->type, .mem = mem, .xmm = is_xmm_type(op->type)};
+    e->unsupported |= x.xmm && mem.big_endian;
+    emit_access(e, op, &x, x.xmm ? x86_define_xmm(e, 0) : x86_define_early(e));
 }
 
 static void emit_store(struct emitter *e, const struct ir_op *op, struct ir_mem mem)
 {
     uint64_t c;
-    enum ir_type type = type_of(e, op->b);
-    bool is_const = x86_const(e, op->b, &c) && fits32((int64_t)c) && !mem.big_endian;
-    bool xmm = is_vector_type(type) || (e->values[op->b].reg != NO_REG && e->values[op->b].reg >= XMM && mem.size >= 2);
     struct x86_mem home;
-    if (is_xmm_type(type) && x86_memory_of(e, op->b, &home))
-        xmm = true;
-    if (mem.big_endian && xmm)
-        e->unsupported = true;
-    unsigned value = is_const ? NO_REG : xmm ? x86_xmm(e, op->b) : x86_gpr(e, op->b);
-    struct x86_address a = x86_translate_address(e, op->a, mem, true);
-    struct x86_mem to = x86_host_mem(&a), in_frame = MEM(RSP, FRAME_VALUE);
-    if (is_const)
-        x86_store_imm(&e->o, mem.size, (int32_t)c, to);
-    else if (is_vector_type(type))
-        x86_vector_store(&e->o, type == IR_V256, value, to);
-    else if (xmm)
-        x86_vstore_scalar(&e->o, mem.size == 3, value, to);
-    else if (mem.big_endian && mem.size)
-        x86_rm(&e->o, mem.size == 1 ? 0x66 : 0, mem.size == 3, 0x0f38f1, value, to, false, 0); /* movbe */
-    else
-        x86_store(&e->o, mem.size, value, to);
-    uint32_t done = x86_offset(&e->o);
-    x86_slow_begin(e, &a, mem, SLOW_STORE);
-    if (is_const)
-        x86_store_imm(&e->far, 3, (int32_t)c, in_frame);
-    else if (is_vector_type(type))
-        x86_vector_store(&e->far, type == IR_V256, value, in_frame);
-    else if (xmm)
-        x86_vstore_scalar(&e->far, mem.size == 3, value, in_frame);
-    else
-        x86_store(&e->far, 3, value, in_frame);
-    x86_slow_call(e);
-    x86_jmp(&e->far, done);
+    struct access x = {.type = type_of(e, op->b), .mem = mem, .store = true};
+    const struct value *v = &e->values[op->b];
+    x.is_const = x86_const(e, op->b, &c) && fits32((int64_t)c) && !mem.big_endian;
+    x.imm = x.is_const ? (int32_t)c : 0;
+    x.xmm = is_vector_type(x.type) || (v->reg != NO_REG && v->reg >= XMM && mem.size >= 2) ||
+            (is_xmm_type(x.type) && x86_memory_of(e, op->b, &home));
+    e->unsupported |= x.xmm && mem.big_endian;
+    emit_access(e, op, &x, x.is_const ? RSP : x.xmm ? x86_xmm(e, op->b) : x86_gpr(e, op->b));
 }
 
 bool x86_emit_memory(struct emitter *e, const struct ir_op *op)

@@ -8,6 +8,8 @@
 
 struct pass {
     struct emitter *e;
+    struct value seen[8]; /* memory operations further down, by base; .home is the mmu */
+    unsigned next_seen;
     struct ir_slots overwritten; /* slots put later, with nobody looking in between */
     uint16_t pending[16];        /* by pin: the value put into it next, nobody looking in between */
 };
@@ -69,6 +71,40 @@ static void fuse_address(struct pass *p, unsigned id)
     if (op->op == IR_OP_add && op->type == IR_I64 && p->e->values[id].uses == 1 && x86_const(p->e, op->b, &c) &&
         (int64_t)c >= INT32_MIN / 2 && (int64_t)c <= INT32_MAX / 2 && p->e->b->ops[op->a].op != IR_OP_const)
         p->e->values[id].fused = true;
+}
+
+/* Loads and stores at the same base can share one lookup. Going backwards, each learns about those behind it. */
+static void join_window(struct pass *p, unsigned index, struct ir_mem mem)
+{
+    struct emitter *e = p->e;
+    const struct ir_op *op = &e->b->ops[index];
+    unsigned base = op->a;
+    uint64_t c = 0;
+    if (e->values[base].fused && x86_const(e, e->b->ops[base].b, &c))
+        base = e->b->ops[base].a;
+    int32_t low = (int32_t)c, high = low + (1 << mem.size);
+    struct value *seen = NULL;
+    for (unsigned i = 0; i < 8 && !seen; i++) {
+        if (p->seen[i].base == base && p->seen[i].home == mem.mmu)
+            seen = &p->seen[i];
+    }
+    if (mem.align != IR_ALIGN_ANY || low < -TRANSLATE_PAGE || high > TRANSLATE_PAGE)
+        return;
+    bool joins = seen && (seen->high > high ? seen->high : high) - (seen->low < low ? seen->low : low) <= 1024;
+    if (!seen)
+        seen = &p->seen[p->next_seen++ % 8];
+    if (!joins)
+        *seen = (struct value){
+            .base = (uint16_t)base, .home = mem.mmu, .reaches = (uint16_t)index, .low = low, .high = high};
+    seen->low = seen->low < low ? seen->low : low;
+    seen->high = seen->high > high ? seen->high : high;
+    seen->writes |= op->op == IR_OP_store;
+    struct value *v = &e->values[index];
+    v->base = seen->reaches > index ? (uint16_t)base : 0;
+    v->reaches = seen->reaches;
+    v->low = seen->low;
+    v->high = seen->high;
+    v->writes = seen->writes;
 }
 
 static void visit_put(struct pass *p, unsigned index)
@@ -133,6 +169,8 @@ static void visit(struct pass *p, unsigned index)
         return;
     }
     keep_hint_if_possible(p, index);
+    if (op->op == IR_OP_call)
+        memset(p->seen, 0, sizeof p->seen); /* calls use the temporaries */
     if (op->op == IR_OP_call && !e->b->helpers[op->imm].pure)
         call_looks(p, &e->b->helpers[op->imm]);
     else if (op->op != IR_OP_call && (properties & (IR_FLT | IR_SEE)))
@@ -145,6 +183,11 @@ static void visit(struct pass *p, unsigned index)
         fuse_condition(p, index);
     if (properties & IR_MEM)
         fuse_address(p, op->a);
+    if (op->op == IR_OP_load || op->op == IR_OP_store) {
+        struct ir_mem mem;
+        memcpy(&mem, &op->imm, sizeof mem);
+        join_window(p, index, mem);
+    }
 }
 
 void x86_liveness(struct emitter *e)

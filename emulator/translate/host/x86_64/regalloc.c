@@ -17,6 +17,7 @@ void x86_regalloc_begin(struct emitter *e)
     e->locked = 0;
     e->spills = 0;
     e->vector_spills = 0;
+    memset(e->windows, 0, sizeof e->windows);
 }
 
 static struct value *val(struct emitter *e, unsigned id)
@@ -126,6 +127,10 @@ static void evict(struct emitter *e, unsigned r)
 {
     unsigned id = e->reg_value[r];
     e->reg_value[r] = 0;
+    if (id >= WINDOW_ID) { /* a window is simply looked up again */
+        e->windows[id - WINDOW_ID].base = 0;
+        return;
+    }
     if (!id || val(e, id)->reg != r)
         return;
     struct value *v = val(e, id);
@@ -183,7 +188,7 @@ unsigned x86_temp_fixed(struct emitter *e, unsigned r)
 {
     assert(!(e->locked >> r & 1));
     unsigned id = e->reg_value[r];
-    if (id && val(e, id)->last >= e->at && !val(e, id)->home && val(e, id)->spill < 0) {
+    if (id && id < WINDOW_ID && val(e, id)->last >= e->at && !val(e, id)->home && val(e, id)->spill < 0) {
         e->locked |= 1u << r;
         unsigned to = NO_REG; /* move rather than spill, when there is room */
         for (unsigned i = 0; i < X86_TEMPS; i++) {
@@ -504,7 +509,7 @@ void x86_slot_changes(struct emitter *e, unsigned slot)
 static void leave_register(struct emitter *e, unsigned r)
 {
     unsigned id = e->reg_value[r];
-    if (id && !lives_on(e, id)) { /* an operand that has been copied already */
+    if (id && id < WINDOW_ID && !lives_on(e, id)) { /* an operand that has been copied already */
         val(e, id)->reg = NO_REG;
         e->reg_value[r] = 0;
     }
@@ -527,6 +532,47 @@ void x86_spill_vectors(struct emitter *e)
     }
 }
 
+/* Windows: claimed for the operation, freed when nobody behind uses them. */
+struct window *x86_window_find(struct emitter *e, unsigned base, unsigned mmu, unsigned *reg)
+{
+    for (unsigned i = 0; i < WINDOWS; i++) {
+        if (e->windows[i].base != base || !base || e->windows[i].mmu != mmu)
+            continue;
+        for (unsigned t = 0; t < X86_TEMPS; t++) {
+            if (e->reg_value[temps[t]] == WINDOW_ID + i) {
+                *reg = temps[t];
+                e->locked |= 1u << *reg;
+                return &e->windows[i];
+            }
+        }
+    }
+    return NULL;
+}
+
+struct window *x86_window_new(struct emitter *e, unsigned base, unsigned reaches, unsigned reg)
+{
+    unsigned best = 0;
+    for (unsigned i = 1; i < WINDOWS; i++) { /* a free one, or that which is used least long */
+        if (e->windows[best].base &&
+            (!e->windows[i].base || e->values[WINDOW_ID + i].last < e->values[WINDOW_ID + best].last))
+            best = i;
+    }
+    x86_window_drop(e, best);
+    e->windows[best].base = (uint16_t)base;
+    e->values[WINDOW_ID + best] = (struct value){.reg = (uint8_t)reg, .spill = -1, .last = (uint16_t)reaches};
+    e->reg_value[reg] = (uint16_t)(WINDOW_ID + best);
+    return &e->windows[best];
+}
+
+void x86_window_drop(struct emitter *e, unsigned number)
+{
+    e->windows[number].base = 0;
+    for (unsigned t = 0; t < X86_TEMPS; t++) {
+        if (e->reg_value[temps[t]] == WINDOW_ID + number)
+            e->reg_value[temps[t]] = 0;
+    }
+}
+
 static void release_if_dead(struct emitter *e, unsigned id)
 {
     struct value *v = val(e, id);
@@ -544,6 +590,10 @@ void x86_end_op(struct emitter *e)
     const struct ir_op *op = &e->b->ops[e->at];
     const uint16_t operand[3] = {op->a, op->b, op->c};
     e->locked = 0;
+    for (unsigned i = 0; i < WINDOWS; i++) {
+        if (e->windows[i].base && !lives_on(e, WINDOW_ID + i))
+            x86_window_drop(e, i);
+    }
     for (unsigned i = 0; i < ir_op_info[op->op].operands; i++) {
         unsigned id = operand[i];
         release_if_dead(e, id);

@@ -183,6 +183,7 @@ static inline struct ir_value random_address(struct pool *p)
     return below(&p->r, 2) ? ir_add(b, a, ir_const(b, (uint64_t)(int64_t)(int8_t)next(&p->r))) : a;
 }
 
+static inline void random_structure(struct pool *p);
 static inline void random_memory(struct pool *p)
 {
     struct ir_block *b = p->b;
@@ -192,7 +193,9 @@ static inline void random_memory(struct pool *p)
     mem.align = below(r, 4) == 0;
     struct ir_mem atomic = {
         .size = below(r, 6) ? 2 + below(r, 2) : below(r, 4), .is_signed = true, .align = below(r, 8) != 0};
-    switch (below(r, 12)) {
+    switch (below(r, 14)) {
+    case 12:
+    case 13: random_structure(p); break;
     case 0: add_i64(p, ir_amo(b, below(r, 9), random_address(p), i64(p), atomic)); break;
     case 1: ir_amo(b, below(r, 9), random_address(p), i64(p), atomic); break;
     case 2: add_i64(p, ir_cmpxchg(b, random_address(p), i64(p), i64(p), atomic)); break;
@@ -206,6 +209,28 @@ static inline void random_memory(struct pool *p)
     case 6:
     case 7: ir_store(b, random_address(p), i64(p), mem); break;
     default: add_i64(p, ir_load(b, random_address(p), mem));
+    }
+}
+
+/* Several accesses at one base, as of a structure or a stack frame; sometimes across the end of a page. */
+static inline void random_structure(struct pool *p)
+{
+    struct ir_block *b = p->b;
+    struct random *r = &p->r;
+    struct ir_value base = random_address(p);
+    if (below(r, 3) == 0)
+        base = ir_or(b, base, ir_const(b, 0xf80));
+    for (unsigned n = 2 + below(r, 6); n > 0; n--) {
+        struct ir_value a = ir_add(b, base, ir_const(b, (uint64_t)(int64_t)((int8_t)next(r) * (below(r, 8) ? 1 : 9))));
+        struct ir_mem mem = {.size = below(r, 4), .is_signed = below(r, 2), .mmu = below(r, 16) == 0};
+        if (below(r, 3))
+            add_i64(p, ir_load(b, a, mem));
+        else
+            ir_store(b, a, i64(p), mem);
+        if (below(r, 3) == 0)
+            ir_put(b, TOY_X + below(r, 24), i64(p));
+        if (below(r, 4) == 0)
+            random_integer(p);
     }
 }
 
