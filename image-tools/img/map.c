@@ -113,7 +113,7 @@ static void add_extent(struct mapper *mapper, uint64_t start, const struct block
 static int map_edge(struct edge *edge, uint64_t start, uint64_t end, struct mapper *mapper)
 {
     printf(mapper->output == OUTPUT_JSON ? "[" : "Offset          Length          Mapped to       File\n");
-    while (start < end) {
+    while (start < end && !mapper->hidden) {
         struct block_status status;
         int result = block_status(edge, start, end - start, BLOCK_STATUS_PRECISE, &status);
         if (result < 0) {
@@ -123,7 +123,8 @@ static int map_edge(struct edge *edge, uint64_t start, uint64_t end, struct mapp
         add_extent(mapper, start, &status);
         start += status.length;
     }
-    print_entry(mapper);
+    if (!mapper->hidden)
+        print_entry(mapper);
     if (mapper->output == OUTPUT_JSON)
         printf("]\n");
     if (!mapper->hidden)

@@ -28,13 +28,13 @@ static bool check_count(const struct io_command *command, size_t count)
     int max = command->max_arguments;
     if (count >= (size_t)command->min_arguments && (max < 0 || count <= (size_t)max))
         return true;
-    printf("bad argument count %zu to %s, expected ", count, command->name);
+    fprintf(stderr, "bad argument count %zu to %s, expected ", count, command->name);
     if (max < 0)
-        printf("at least %d arguments\n", command->min_arguments);
+        fprintf(stderr, "at least %d arguments\n", command->min_arguments);
     else if (max == command->min_arguments)
-        printf("%d arguments\n", max);
+        fprintf(stderr, "%d arguments\n", max);
     else
-        printf("between %d and %d arguments\n", command->min_arguments, max);
+        fprintf(stderr, "between %d and %d arguments\n", command->min_arguments, max);
     return false;
 }
 
@@ -56,7 +56,7 @@ static bool run_with_values(struct io *io, const struct io_command *command, str
     switch (options_parse(command->options, (int)words->count, (char **)words->items, values, &arguments, &err)) {
     case OPTIONS_HELP:
         return io_help.run(io, NULL, &(struct texts){.items = &(const char *){command->name}, .count = 1});
-    case OPTIONS_BAD: printf("%s: %s\n", command->name, err.message); return false;
+    case OPTIONS_BAD: fprintf(stderr, "%s: %s\n", command->name, err.message); return false;
     case OPTIONS_GOOD: break;
     }
     return check_count(command, arguments.count) && may_run(io, command) && command->run(io, values, &arguments);
@@ -73,7 +73,7 @@ bool io_run_line(struct io *io, const char *line)
         return true;
     const struct io_command *command = find_command(words.items[0]);
     if (!command) {
-        printf("command \"%s\" not found\n", words.items[0]);
+        fprintf(stderr, "command \"%s\" not found\n", words.items[0]);
         return false;
     }
     vec_reserve(&words, words.count + 1);

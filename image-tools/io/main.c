@@ -86,8 +86,7 @@ static bool run_commands(struct io *io, const struct texts *commands)
     const char **line;
     if (!commands->count)
         return run_interactive(io);
-    vec_for_each(line, commands)
-    {
+    vec_for_each (line, commands) {
         if (!io->quit)
             good &= io_run_line(io, *line);
     }

@@ -69,14 +69,14 @@ static bool fill_from_file(struct transfer *transfer, const char *path)
 {
     FILE *file = fopen(path, "r");
     if (!file) {
-        printf("%s: %s\n", path, strerror(errno));
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
         return false;
     }
     size_t have = fread(transfer->buffer, 1, transfer->length, file);
     bool ok = have && !ferror(file);
     fclose(file);
     if (!ok) {
-        printf("%s: could not read anything from it\n", path);
+        fprintf(stderr, "%s: could not read anything from it\n", path);
         return false;
     }
     for (uint64_t at = have; at < transfer->length; at += have)
