@@ -6,7 +6,7 @@
 import os
 import subprocess
 
-from image import OUR_IO, check, content, equal, img, img_json, run, write_file
+from image import OUR_IO, check, content, equal, img, img_json, io, write_file
 
 
 def formatting_line():
@@ -46,6 +46,15 @@ def backing_files():
     equal(img_json("info", "t.qcow2")["backing-filename"], "missing", "-u does not look at it")
     result = img("create", "-b", "base.qcow2", "-F", "qcow2", "t.raw", "1M", status=1)
     check("not supported for file format 'raw'" in result.err, f"raw has no backing file: {result}")
+
+
+def preallocation_shows_the_backing_file():
+    img("create", "-q", "data.raw", "1M")
+    io("data.raw", "write -q -P 5 0 1M")
+    for mode in ("metadata", "falloc", "full"):
+        img("create", "-q", "-f", "qcow2", "-o", f"extended_l2=on,preallocation={mode}", "-b", "data.raw", "-F", "raw", "p.qcow2")
+        img("compare", "-q", "-f", "raw", "data.raw", "p.qcow2")
+        img("check", "-q", "p.qcow2")
 
 
 def errors():
@@ -90,6 +99,7 @@ def option_help():
 formatting_line()
 options_reach_the_image()
 backing_files()
+preallocation_shows_the_backing_file()
 errors()
 image_in_use()
 option_help()

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# If this fails, pressing the tab key behind spindle-img offers nothing, or what the program does not know.
+# labels: quick
+# timeout: 60
+set -euo pipefail
+PATH=$SPINDLE_BIN:$PATH
+. "$SPINDLE_SRC/docs/completion/spindle-img.bash"
+
+offers() { # LINE WORD...: the words must be among what is offered behind LINE (whose last word may be empty)
+    local line=$1 word
+    shift
+    IFS=' ' read -r -a COMP_WORDS <<<"$line"
+    [ "${line: -1}" != ' ' ] || COMP_WORDS+=('')
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _spindle_img
+    for word in "$@"; do
+        printf '%s\n' "${COMPREPLY[@]}" | grep -qxe "$word" || {
+            echo "FAILED: '$line' offers '${COMPREPLY[*]}', not '$word'"
+            exit 1
+        }
+    done
+}
+
+touch disk.img
+offers 'spindle-img ' check compare convert create info map resize
+offers 'spindle-img con' convert
+offers 'spindle-img convert -' -O --target-is-zero --salvage -W
+offers 'spindle-img convert -O ' qcow2 raw
+offers 'spindle-img convert -t ' none unsafe
+offers 'spindle-img check -r ' leaks all
+offers 'spindle-img info --output ' human json
+offers 'spindle-img info di' disk.img
