@@ -102,6 +102,7 @@ struct machine_code {
     uint8_t *rw, *rx;         /* the two mappings of the cache */
     uint32_t size, near, far; /* hot code grows from near_start, stubs from far_start */
     uint32_t near_start, far_start;
+    uint32_t near_populated, far_populated; /* memory up to here is there: page faults one by one are slow */
     void *host_data; /* the back end's */
 
     struct code_block *blocks;

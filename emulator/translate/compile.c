@@ -150,10 +150,10 @@ struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *p
     uint32_t near = code->near;
     if (done && code->host)
         done = code->host->compile(code, &tc->private->ir, block);
-    if (done && code->host && code->dump)
-        dump_code(code, near);
     else if (done)
         block->ir = block_keep_ir(&tc->private->ir);
+    if (done && code->dump && code->host)
+        dump_code(code, near);
     if (done) {
         block_publish(code, block);
         count_insns(code, &tc->private->ir, block);

@@ -4,6 +4,7 @@
  * The rules for patching are in host.h.
  */
 #include <stdlib.h>
+#include <sys/mman.h>
 #include "base/alloc.h"
 #include "emulator/translate/host/x86_64/emit.h"
 
@@ -142,12 +143,26 @@ static uint32_t emit_evaluated(struct emitter *e, uint32_t near, uint32_t far)
     return entry;
 }
 
+/* Has the kernel provide memory ahead, many pages a call. Where it cannot, faults do it. */
+static void populate(struct machine_code *code, uint32_t at, uint32_t *populated)
+{
+    enum { AHEAD = 16 << 10, CHUNK = 128 << 10 };
+    if (at + AHEAD <= *populated)
+        return;
+    uint32_t from = *populated ? *populated : at & ~4095u;
+    *populated = from + CHUNK < code->size ? from + CHUNK : code->size;
+    madvise(code->rw + from, *populated - from, MADV_POPULATE_WRITE);
+    madvise(code->rx + from, *populated - from, MADV_POPULATE_READ);
+}
+
 static bool compile(struct machine_code *code, const struct ir_block *ir, struct code_block *block)
 {
     struct x86_machine *machine = code->host_data;
     struct emitter *e = &machine->emitter;
     if (code->near + ROOM > code->far_start || code->far + ROOM > code->size)
         return false;
+    populate(code, code->near, &code->near_populated);
+    populate(code, code->far, &code->far_populated);
     e->o = (struct x86_out){code->rw, code->rw + code->near};
     e->far = (struct x86_out){code->rw, code->rw + code->far};
     e->code = code;
