@@ -263,9 +263,10 @@ static bool add_drive(struct machine *machine, unsigned number, const char *text
     auto_free char *file = props_string(&props, "file"), *format = props_string(&props, "format");
     auto_free char *cache = props_string(&props, "cache"), *discard = props_string(&props, "discard");
     auto_free char *aio = props_string(&props, "aio"), *media = props_string(&props, "media");
+    auto_free char *detect_zeroes = props_string(&props, "detect-zeroes");
     const char *read_only_key = props_has(&props, "read-only") ? "read-only" : "readonly";
     bool read_only = props_bool(&props, read_only_key, false);
-    bool ok = props_done(&props, "file, format, if, id, media, cache, discard, aio, readonly", err);
+    bool ok = props_done(&props, "file, format, if, id, media, cache, discard, detect-zeroes, aio, readonly", err);
     props_free(&props);
     if (!ok)
         return false;
@@ -278,7 +279,7 @@ static bool add_drive(struct machine *machine, unsigned number, const char *text
         return fail(err, EINVAL, "-drive %s: needs file=FILE", text);
     if (!id)
         id = xasprintf("%s%u", none ? "none" : "virtio", number);
-    struct storage_drive drive = {id, file, format, cache, discard, aio, read_only};
+    struct storage_drive drive = {id, file, format, cache, discard, aio, read_only, detect_zeroes};
     if (!storage_add_drive(machine->storage, &drive, err))
         return false;
     *plug = none ? NULL : TAKE(id);
@@ -329,6 +330,12 @@ static void quit_by_command(void *app)
     machine_request_shutdown(app, SHUTDOWN_CAUSE_HOST_QMP_QUIT, 0);
 }
 
+/* Without its disks there is nothing left to run for; whoever started us sees that by the code. */
+static void disks_are_lost(void *arg)
+{
+    machine_request_shutdown(arg, SHUTDOWN_CAUSE_HOST_ERROR, 1);
+}
+
 static bool build_chardevs(struct machine *machine, struct error *err)
 {
     const char **text;
@@ -354,6 +361,7 @@ bool machine_build(struct machine *machine, struct error *err)
     machine->lines.loop = machine->loop;
     machine->clock = clock_new(machine->loop);
     machine->storage = storage_new(machine->loop);
+    storage_on_lost(machine->storage, disks_are_lost, machine);
     machine->qmp = qmp_server_new(machine->loop, machine);
     qmp_server_add_module(machine->qmp, &qmp_module_machine);
     qmp_server_on_quit(machine->qmp, quit_by_command);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "emulator/hw/board/board.h"
+#include "emulator/storage/storage.h"
 #include "qmp/schema/events.h"
 #include "qmp/server.h"
 
@@ -152,6 +153,8 @@ void machine_dump_cpus(struct machine *machine, FILE *out, bool all)
 static bool shut_down(struct machine *machine, enum shutdown_cause cause)
 {
     bool ends = !machine->options->no_shutdown || !by_guest(cause);
+    if (ends)
+        storage_give_up(machine->storage); /* or a disk server that is away would keep us here */
     with_co_lock (&machine->life) {
         stop_cpus(machine);
         machine->run_state = RUN_STATE_SHUTDOWN;

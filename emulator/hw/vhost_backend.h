@@ -12,7 +12,7 @@
  *
  * Order: connected; get_features; set_features and set_memory before the first queue_start; queue_stop of each before
  * another set_memory. The record of requests in flight (vhost-user's inflight region) is the implementation's business:
- * it asks for one on the first queue_start after set_features and hands it to a restarted peer by itself.
+ * it asks for one on the first queue_start after `forget`, and hands it to a restarted peer by itself.
  */
 #ifndef EMULATOR_HW_VHOST_BACKEND_H
 #define EMULATOR_HW_VHOST_BACKEND_H
@@ -45,6 +45,8 @@ struct vhost_backend_ops {
     /* What the peer offers: virtio feature bits, device-specific ones included. False: not connected or broken. */
     bool (*get_features)(struct vhost_backend *backend, uint64_t *features, struct error *err);
     bool (*set_features)(struct vhost_backend *backend, uint64_t features, struct error *err);
+    /* The driver has reset the device: what was in flight will never be asked for. Also while not connected. */
+    void (*forget)(struct vhost_backend *backend);
     uint16_t (*max_queues)(struct vhost_backend *backend); /* at least 1 */
     bool (*set_memory)(struct vhost_backend *backend, const struct vhost_memory_region *regions, size_t count,
                        struct error *err);

@@ -130,7 +130,9 @@ static bool vhost_start(struct virtio_device *device, struct error *err)
 
 static void vhost_stop(struct virtio_device *device, bool on_cpu)
 {
-    stop_queues((struct vhost_user_blk *)device);
+    struct vhost_user_blk *blk = (struct vhost_user_blk *)device;
+    stop_queues(blk);
+    blk->backend->ops->forget(blk->backend);
 }
 
 static void vhost_notify(struct virtio_device *device, unsigned index)
@@ -174,7 +176,6 @@ static void peer_disconnected(void *owner)
 {
     struct vhost_user_blk *blk = owner;
     machine_lock(blk->device.hw->memory);
-    log_warning("vhost-user-blk-device: '%s' is gone; the guest's requests wait until it is back", blk->backend->id);
     for (unsigned i = 0; i < blk->device.queue_count; i++) {
         struct virtqueue *ring = virtio_device_ring(&blk->device, i);
         if (!blk->queues[i].with_peer)
@@ -204,7 +205,8 @@ static void peer_connected(void *owner)
     }
     if (ok && load_config(blk, &err))
         virtio_device_config_changed(&blk->device);
-    if (!ok)
+    /* One that is gone again already will be back, too. */
+    if (!ok && blk->backend->is_connected)
         virtio_device_failed(&blk->device, err.message);
     error_clear(&err);
     machine_unlock(blk->device.hw->memory);

@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -12,12 +10,26 @@
 #include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
 
+enum { NBD_ENDPOINT = 0, FIRST_VHOST_ENDPOINT = 1 };
+
 struct storage *storage_new(struct loop *loop)
 {
     struct storage *storage = new (struct storage);
     storage->loop = loop;
     list_init(&storage->sources);
+    list_init(&storage->disks);
     return storage;
+}
+
+void storage_on_lost(struct storage *storage, void (*fn)(void *arg), void *arg)
+{
+    storage->lost = fn;
+    storage->lost_arg = arg;
+}
+
+void storage_give_up(struct storage *storage)
+{
+    nbd_disks_give_up(&storage->disks);
 }
 
 void storage_free(struct storage *storage)
@@ -50,6 +62,7 @@ bool storage_has(const struct storage *storage, const char *id)
 
 /* Options -------------------------------------------------------------------------------------------------------- */
 
+/* Options of ours may come as text (key=value) or as what they are (JSON). */
 static bool is_on(const struct json *value)
 {
     const char *text = json_string(value);
@@ -58,16 +71,17 @@ static bool is_on(const struct json *value)
 }
 
 /* Takes `options`. */
-static bool add_source(struct storage *storage, struct json *options, struct error *err)
+static struct source *add_source(struct storage *storage, struct json *options, struct error *err)
 {
     const char *driver = json_string(json_get(options, "driver")), *id = json_string(json_get(options, "node-name"));
+    bool good = true;
     if (!driver || !id)
-        fail(err, EINVAL, "a block device needs '%s'", driver ? "node-name" : "driver");
+        good = fail(err, EINVAL, "a block device needs '%s'", driver ? "node-name" : "driver");
     else if (find_source(storage, id))
-        fail(err, EEXIST, "there is already a block device '%s'", id);
-    if (error_is_set(err) || !driver || !id) {
+        good = fail(err, EEXIST, "there is already a block device '%s'", id);
+    if (!good) {
         json_free(options);
-        return false;
+        return NULL;
     }
     struct source *source = new (struct source);
     source->id = xstrdup(id);
@@ -75,7 +89,7 @@ static bool add_source(struct storage *storage, struct json *options, struct err
     source->is_nbd = !strcmp(driver, "nbd");
     source->read_only = is_on(json_get(options, "read-only"));
     list_append(&storage->sources, &source->link);
-    return true;
+    return source;
 }
 
 /* `key=value` has no types. The schema knows them for what a daemon takes; driver=nbd is ours and reads strings. */
@@ -98,97 +112,70 @@ bool storage_add_blockdev(struct storage *storage, const char *text, struct erro
     return options && add_source(storage, options, err);
 }
 
-/* What the image tool says the format of a file is; owned. The file is never opened in this process. */
-static char *ask_format(const char *file, struct error *err)
-{
-    auto_free char *program = storage_program_path("spindle-img");
-    int out[2];
-    if (pipe(out) < 0)
-        return fail_errno_null(err, errno, "cannot ask for the format of '%s'", file);
-    pid_t pid = fork();
-    if (pid == 0) {
-        dup2(out[1], 1);
-        close(out[0]);
-        close(out[1]);
-        execlp(program, "spindle-img", "info", "--output=json", "-U", "--", file, NULL);
-        _exit(127);
-    }
-    close(out[1]);
-    char text[65536];
-    size_t length = 0;
-    ssize_t got;
-    while (length < sizeof text && (got = read(out[0], text + length, sizeof text - length)) > 0)
-        length += (size_t)got;
-    close(out[0]);
-    int status = -1;
-    if (pid > 0)
-        waitpid(pid, &status, 0);
-    struct json *info = status == 0 ? json_parse(text, length, NULL) : NULL;
-    const char *format = json_string(json_get(info, "format"));
-    char *result = xstrdup(format);
-    json_free(info);
-    return result ? result : fail_null(err, EINVAL, "cannot find out the format of '%s': give it with format=", file);
-}
-
-static void set_text(struct json *object, const char *key, const char *value)
-{
-    if (value)
-        json_set(object, key, json_new_string(value));
-}
-
-/* QEMU's cache modes, as direct and no-flush. Write-through is the export's affair. */
-static bool set_cache(struct json *options, const char *mode, struct error *err)
-{
-    static const struct {
-        const char *name;
-        bool direct, no_flush;
-    } modes[] = {{"writeback", false, false}, {"none", true, false}, {"unsafe", false, true}};
-    if (!mode)
-        return true;
-    for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
-        if (strcmp(modes[i].name, mode))
-            continue;
-        struct json *cache = json_new_object();
-        json_set(cache, "direct", json_new_bool(modes[i].direct));
-        json_set(cache, "no-flush", json_new_bool(modes[i].no_flush));
-        json_set(options, "cache", cache);
-        return true;
-    }
-    return fail(err, EINVAL, "cache=%s: must be writeback, none or unsafe", mode);
-}
-
 bool storage_add_drive(struct storage *storage, const struct storage_drive *drive, struct error *err)
 {
-    if (!drive->file)
-        return fail(err, EINVAL, "drive '%s': file= is missing", drive->id);
-    auto_free char *probed = drive->format ? NULL : ask_format(drive->file, err);
-    const char *format = drive->format ? drive->format : probed;
-    if (!format)
-        return false;
-    if (probed && !strcmp(probed, "raw"))
-        log_warning("Image format was not specified for '%s' and it looks like raw. A guest could make it look like "
-                    "something else at the "
-                    "next start: say format=raw.",
-                    drive->file);
-    struct json *file = json_new_object(), *options = json_new_object();
-    set_text(file, "driver", "file");
-    set_text(file, "filename", drive->file);
-    set_text(file, "aio", drive->aio);
-    set_text(file, "discard", drive->discard);
-    bool good = set_cache(file, drive->cache, err);
-    set_text(options, "driver", format);
-    set_text(options, "node-name", drive->id);
-    set_text(options, "discard", drive->discard);
-    good = set_cache(options, drive->cache, err) && good;
-    json_set(options, "read-only", json_new_bool(drive->read_only));
-    json_set(options, "file", file);
-    if (good)
-        return add_source(storage, options, err);
-    json_free(options);
+    bool writethrough = false;
+    struct json *options = storage_drive_options(drive, &writethrough, err);
+    struct source *source = options ? add_source(storage, options, err) : NULL;
+    if (source)
+        source->writethrough = writethrough;
+    return source;
+}
+
+/* The private daemon --------------------------------------------------------------------------------------------- */
+
+/* Does some value inside say `text`? References to other nodes are plain strings. */
+static bool mentions(const struct json *options, const char *text)
+{
+    for (struct json_member member = json_first(options); member.key; member = json_next(member)) {
+        const char *value = json_string(member.value);
+        if (value ? !strcmp(value, text) && strcmp(member.key, "node-name") && strcmp(member.key, "driver")
+                  : mentions(member.value, text))
+            return true;
+    }
     return false;
 }
 
-/* Opening -------------------------------------------------------------------------------------------------------- */
+/* A source of driver=nbd that a format stands on is the daemon's business like the format. */
+static void place_sources(struct storage *storage)
+{
+    struct source *source, *other;
+    size_t endpoint = FIRST_VHOST_ENDPOINT;
+    list_for_each (source, &storage->sources, link) {
+        source->endpoint = endpoint++;
+        list_for_each (other, &storage->sources, link) {
+            if (source->is_nbd && other != source && mentions(other->options, source->id))
+                source->is_nbd = false;
+        }
+    }
+}
+
+/* Whether a node, or one below it, lies on another machine. Names of drivers that stay at home are told by what they
+ * read: files and nothing. Sockets in the file system work without a network. */
+static bool needs_network(const struct json *options)
+{
+    static const char *const remote[] = {"nbd",   "http", "https", "ftp", "ftps",
+                                         "iscsi", "nfs",  "rbd",   "ssh", "gluster"};
+    const char *driver = json_string(json_get(options, "driver"));
+    for (size_t i = 0; driver && i < ARRAY_SIZE(remote); i++) {
+        if (!strcmp(driver, remote[i]))
+            return strcmp(driver, "nbd") || json_get(json_get(options, "server"), "host");
+    }
+    for (struct json_member member = json_first(options); member.key; member = json_next(member)) {
+        if (json_kind(member.value) == JSON_OBJECT && needs_network(member.value))
+            return true;
+    }
+    return false;
+}
+
+static void daemon_died(void *arg, const char *how)
+{
+    struct storage *storage = arg;
+    log_error("the private storage daemon %s: the machine's disks are gone, as after a power cut", how);
+    nbd_disks_give_up(&storage->disks);
+    if (storage->lost)
+        storage->lost(storage->lost_arg);
+}
 
 static bool hand_over(struct storage *storage, struct source *source, struct error *err)
 {
@@ -200,15 +187,21 @@ static bool hand_over(struct storage *storage, struct source *source, struct err
     return source->handed_over || fail_prefix(err, "block device '%s': ", source->id);
 }
 
-/* All sources, in their order: later ones may stand on earlier ones. */
-static bool start_daemon(struct storage *storage, struct error *err)
+/* With all sources, in their order: later ones may stand on earlier ones. */
+static bool need_daemon(struct storage *storage, struct error *err)
 {
     struct source *source;
-    if (!storage->daemon) {
-        storage->daemon = private_daemon_start(err);
-        if (!storage->daemon)
-            return false;
+    struct private_daemon_settings settings = {
+        .loop = storage->loop, .endpoints = FIRST_VHOST_ENDPOINT, .on_death = daemon_died, .arg = storage};
+    if (storage->daemon)
+        return true;
+    list_for_each (source, &storage->sources, link) {
+        settings.endpoints++;
+        settings.network = settings.network || (!source->is_nbd && needs_network(source->options));
     }
+    storage->daemon = private_daemon_start(&settings, err);
+    if (!storage->daemon)
+        return false;
     list_for_each (source, &storage->sources, link) {
         if (!source->is_nbd && !hand_over(storage, source, err))
             return false;
@@ -216,64 +209,98 @@ static bool start_daemon(struct storage *storage, struct error *err)
     return true;
 }
 
+/* Opening -------------------------------------------------------------------------------------------------------- */
+
+/* All sources are known by now: devices come after them. */
 static struct source *need_source(struct storage *storage, const char *id, struct error *err)
 {
+    place_sources(storage);
     struct source *source = find_source(storage, id);
     return source ? source : fail_null(err, ENOENT, "there is no -drive or -blockdev '%s'", id);
 }
 
-static struct json *unix_address(const char *path)
+static void set_text(struct json *object, const char *key, const char *value)
 {
+    json_set(object, key, json_new_string(value));
+}
+
+/* The listening socket of an endpoint, as the daemon knows it. */
+static struct json *listen_address(size_t endpoint)
+{
+    auto_free char *fd = private_daemon_listen_fd(endpoint);
     struct json *address = json_new_object();
-    set_text(address, "type", "unix");
-    set_text(address, "path", path);
+    set_text(address, "type", "fd");
+    set_text(address, "str", fd);
     return address;
 }
 
-static bool add_export(struct storage *storage, const struct source *source, struct json *arguments, const char *type,
+/* Takes `arguments`. */
+static bool add_export(struct storage *storage, struct source *source, struct json *arguments, const char *type,
                        struct error *err)
 {
-    auto_free char *id = xasprintf("%s-%s", source->id, type);
+    if (source->is_exported) {
+        json_free(arguments);
+        return fail(err, EBUSY, "block device '%s': another device has it already", source->id);
+    }
     set_text(arguments, "type", type);
-    set_text(arguments, "id", id);
+    set_text(arguments, "id", source->id);
     set_text(arguments, "node-name", source->id);
     json_set(arguments, "writable", json_new_bool(!source->read_only));
+    json_set(arguments, "writethrough", json_new_bool(source->writethrough));
     struct json *answer = private_daemon_command(storage->daemon, "block-export-add", arguments, err);
+    source->is_exported = answer != NULL;
     json_free(answer);
-    return answer || fail_prefix(err, "block device '%s': ", source->id);
+    return source->is_exported || fail_prefix(err, "block device '%s': ", source->id);
 }
 
 struct vhost_backend *storage_open_vhost(struct storage *storage, const char *id, unsigned queues, struct error *err)
 {
     struct source *source = need_source(storage, id, err);
-    if (!source || source->is_nbd || !start_daemon(storage, err))
+    if (!source || source->is_nbd || !need_daemon(storage, err))
         return NULL;
-    auto_free char *path = private_daemon_path(storage->daemon, id);
     struct json *arguments = json_new_object();
     json_set(arguments, "num-queues", json_new_uint(queues));
-    json_set(arguments, "addr", unix_address(path));
+    json_set(arguments, "addr", listen_address(source->endpoint));
     if (!add_export(storage, source, arguments, "vhost-user-blk", err))
         return NULL;
-    return vhost_user_open(storage->loop, id, path, err);
+    auto_free char *path = private_daemon_connect_path(storage->daemon, source->endpoint);
+    return vhost_user_open(storage->loop, id, path, true, err);
 }
 
 /* The private daemon's NBD server starts with its first use. */
-static char *nbd_socket(struct storage *storage, struct error *err)
+static bool need_nbd_server(struct storage *storage, struct error *err)
 {
-    char *path = private_daemon_path(storage->daemon, "nbd");
-    if (access(path, F_OK) == 0)
-        return path;
-    struct json *data = json_new_object(), *address = json_new_object(), *arguments = json_new_object();
-    set_text(data, "path", path);
-    set_text(address, "type", "unix");
-    json_set(address, "data", data);
-    json_set(arguments, "addr", address);
+    if (storage->has_nbd_server)
+        return true;
+    struct json *wrapped = json_new_object(), *arguments = json_new_object();
+    struct json *address = listen_address(NBD_ENDPOINT), *data = json_new_object();
+    set_text(data, "str", json_string(json_get(address, "str")));
+    json_free(address);
+    set_text(wrapped, "type", "fd");
+    json_set(wrapped, "data", data);
+    json_set(arguments, "addr", wrapped);
     struct json *answer = private_daemon_command(storage->daemon, "nbd-server-start", arguments, err);
+    storage->has_nbd_server = answer != NULL;
     json_free(answer);
-    if (answer)
-        return path;
-    free(path);
-    return NULL;
+    return storage->has_nbd_server;
+}
+
+static struct disk *open_private_disk(struct storage *storage, struct source *source, struct error *err)
+{
+    if (!need_daemon(storage, err) || !need_nbd_server(storage, err) ||
+        !add_export(storage, source, json_new_object(), "nbd", err))
+        return NULL;
+    auto_free char *path = private_daemon_connect_path(storage->daemon, NBD_ENDPOINT);
+    struct json *options = json_new_object(), *server = json_new_object();
+    set_text(server, "type", "unix");
+    set_text(server, "path", path);
+    json_set(options, "server", server);
+    set_text(options, "export", source->id);
+    struct nbd_disk_settings settings = {
+        .id = source->id, .options = options, .read_only = source->read_only, .is_private = true};
+    struct disk *disk = nbd_disk_open(storage->loop, &storage->disks, &settings, err);
+    json_free(options);
+    return disk;
 }
 
 struct disk *storage_open_disk(struct storage *storage, const char *id, struct error *err)
@@ -281,23 +308,17 @@ struct disk *storage_open_disk(struct storage *storage, const char *id, struct e
     struct source *source = need_source(storage, id, err);
     if (!source)
         return NULL;
-    if (source->is_nbd)
-        return nbd_disk_open(storage->loop, id, source->options, source->read_only, err);
-    if (!start_daemon(storage, err))
-        return NULL;
-    auto_free char *path = nbd_socket(storage, err);
-    if (!path || !add_export(storage, source, json_new_object(), "nbd", err))
-        return NULL;
-    struct json *options = json_new_object();
-    json_set(options, "server", unix_address(path));
-    set_text(options, "export", id);
-    struct disk *disk = nbd_disk_open(storage->loop, id, options, source->read_only, err);
-    json_free(options);
-    return disk;
+    if (!source->is_nbd)
+        return open_private_disk(storage, source, err);
+    struct nbd_disk_settings settings = {.id = id,
+                                         .options = source->options,
+                                         .read_only = source->read_only,
+                                         .auto_read_only = is_on(json_get(source->options, "auto-read-only"))};
+    return nbd_disk_open(storage->loop, &storage->disks, &settings, err);
 }
 
 struct vhost_backend *storage_connect_vhost(struct storage *storage, const char *id, const char *path,
                                             struct error *err)
 {
-    return vhost_user_open(storage->loop, id, path, err);
+    return vhost_user_open(storage->loop, id, path, false, err);
 }

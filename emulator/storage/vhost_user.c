@@ -3,13 +3,21 @@
  * vhost-user front end: implements the device model's vhost_backend (emulator/hw/vhost_backend.h) on a unix socket to a
  * storage daemon.
  *
- * Calls block with a timeout, as that interface wants. The loop watches the socket only for the peer's end, and the
- * second channel for "the configuration has changed". When the peer goes away, a timer tries to reach it again; the
- * record of requests in flight lies in memory that we keep, so a restarted daemon answers what its predecessor left
- * open.
+ * Calls block with a timeout, as that interface wants; they come from any thread. `lock` lets one at a time speak, and
+ * is never held while the device is told something, because the device calls with the machine lock held. The loop
+ * watches the socket only for its end (an answer that a call waits for must not wake it), and the second channel for
+ * "the configuration has changed".
+ *
+ * A peer that is silent, or answers something else than it was asked, is hung up on: later answers would be taken for
+ * those of other questions. When the peer is gone, a timer tries to reach it again. A new connection counts only once
+ * its first answer is there, and that one is waited for in the loop: a daemon that is up but busy, or serves another
+ * machine, must not stop this one. The record of requests in flight lies in memory that we keep, so a restarted daemon
+ * answers what its predecessor left open.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +33,8 @@
 #include "virtio/features.h"
 #include "virtio/vhost_user.h"
 
-enum { ANSWER_TIMEOUT_MS = 10000 };
+/* A queue stops when its last request is through, which storage far away may take long for. */
+enum { ANSWER_TIMEOUT_MS = 10000, STOP_TIMEOUT_MS = 60000 };
 #define RECONNECT_NS 100000000ull
 
 #define WANTED_PROTOCOL_FEATURES                                                                                       \
@@ -37,7 +46,10 @@ struct front_end {
     struct vhost_backend backend;
     struct loop *loop;
     char *id, *path;
-    int fd, channel; /* -1: not connected; the channel on which the peer makes requests */
+    bool is_private;      /* the peer is a child of ours: when it is gone, it is gone for good */
+    pthread_mutex_t lock; /* all below; taken inside the machine lock */
+    int fd, channel;      /* -1: not connected; the channel on which the peer makes requests */
+    int timeout_ms;       /* of the call under way */
     struct loop_watch watch, channel_watch;
     struct loop_timer reconnect;
     uint64_t features, protocol_features;
@@ -45,7 +57,6 @@ struct front_end {
     int inflight_fd; /* kept over reconnects; -1: none */
     struct vhost_user_inflight inflight;
     bool inflight_sent; /* on this connection */
-    bool stopped_clean; /* every queue has been stopped in order: the record holds nothing that a new driver needs */
 };
 
 static struct front_end *front_end_of(struct vhost_backend *backend)
@@ -55,8 +66,17 @@ static struct front_end *front_end_of(struct vhost_backend *backend)
 
 /* Messages ------------------------------------------------------------------------------------------------------- */
 
+static bool refused(struct front_end *front, struct error *err, const char *what)
+{
+    return fail(err, EPROTO, "vhost-user '%s' at '%s': %s", front->id, front->path, what);
+}
+
+/* The conversation cannot go on. The end of the socket wakes the loop, which does the rest. */
 static bool lost(struct front_end *front, struct error *err, const char *what)
 {
+    front->backend.is_connected = false;
+    if (front->fd >= 0)
+        shutdown(front->fd, SHUT_RDWR);
     return fail(err, EPIPE, "vhost-user '%s' at '%s': %s", front->id, front->path, what);
 }
 
@@ -91,7 +111,7 @@ static bool receive(struct front_end *front, void *buffer, size_t size, int *fd,
     size_t done = 0;
     while (done < size) {
         struct pollfd readable = {.fd = front->fd, .events = POLLIN};
-        int ready = poll(&readable, 1, ANSWER_TIMEOUT_MS);
+        int ready = front->fd < 0 ? -1 : poll(&readable, 1, front->timeout_ms);
         if (ready == 0)
             return lost(front, err, "the daemon does not answer");
         union {
@@ -102,7 +122,7 @@ static bool receive(struct front_end *front, void *buffer, size_t size, int *fd,
         struct msghdr message = {
             .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
         ssize_t got = ready < 0 ? -1 : recvmsg(front->fd, &message, MSG_CMSG_CLOEXEC);
-        if (got < 0 && errno == EINTR)
+        if (got < 0 && front->fd >= 0 && errno == EINTR)
             continue;
         if (got <= 0)
             return lost(front, err, "the daemon has hung up");
@@ -148,7 +168,7 @@ static bool tell(struct front_end *front, uint32_t request, const void *payload,
         return false;
     if (acknowledged && !receive_answer(front, request, &verdict, sizeof verdict, NULL, err))
         return false;
-    return !verdict || lost(front, err, "the daemon refused a setting");
+    return !verdict || refused(front, err, "the daemon refused a setting");
 }
 
 static bool tell_number(struct front_end *front, uint32_t request, uint64_t number, struct error *err)
@@ -160,14 +180,12 @@ static bool tell_number(struct front_end *front, uint32_t request, uint64_t numb
 
 static void disconnect(struct front_end *front)
 {
-    if (front->fd >= 0) {
-        loop_unwatch(&front->watch);
+    loop_unwatch(&front->watch);
+    if (front->fd >= 0)
         close(TAKE_FD(front->fd));
-    }
-    if (front->channel >= 0) {
-        loop_unwatch(&front->channel_watch);
+    loop_unwatch(&front->channel_watch);
+    if (front->channel >= 0)
         close(TAKE_FD(front->channel));
-    }
     front->inflight_sent = false;
     front->backend.is_connected = false;
 }
@@ -177,17 +195,38 @@ static void try_again_later(struct front_end *front)
     loop_timer_arm(front->loop, &front->reconnect, loop_now_ns(front->loop) + RECONNECT_NS);
 }
 
-/* Watched for the peer's end only: what can be read belongs to a call, which may be in progress on a vCPU's thread. */
-static void on_socket(void *arg, uint32_t events)
+/* The end of the socket, whoever brought it about. */
+static void on_end(void *arg, uint32_t events)
 {
     struct front_end *front = arg;
-    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
-        return;
-    log_warning("vhost-user '%s': the daemon at '%s' is gone; waiting for it to come back", front->id, front->path);
+    (void)events;
+    pthread_mutex_lock(&front->lock); /* a call under way hears of the end by itself */
     disconnect(front);
+    pthread_mutex_unlock(&front->lock);
+    if (!front->is_private) { /* of our child's end its own watch tells */
+        log_warning("vhost-user '%s': the daemon at '%s' is gone; the guest's requests wait until it is back",
+                    front->id, front->path);
+        try_again_later(front);
+    }
     if (front->backend.events)
         front->backend.events->disconnected(front->backend.owner);
-    try_again_later(front);
+}
+
+static void close_channel(struct front_end *front)
+{
+    loop_unwatch(&front->channel_watch);
+    close(TAKE_FD(front->channel));
+}
+
+/* The answer that a daemon may want to its request; it comes before what we do about it, or both would wait. */
+static bool answer_on_channel(struct front_end *front, const struct vhost_user_header *request, uint64_t verdict)
+{
+    struct {
+        struct vhost_user_header header;
+        uint64_t verdict;
+    } __attribute__((packed))
+    answer = {{request->request, VHOST_USER_VERSION | VHOST_USER_REPLY, sizeof verdict}, verdict};
+    return send(front->channel, &answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof answer;
 }
 
 static void on_channel(void *arg, uint32_t events)
@@ -196,14 +235,18 @@ static void on_channel(void *arg, uint32_t events)
     struct vhost_user_header header;
     (void)events;
     ssize_t got = recv(front->channel, &header, sizeof header, MSG_DONTWAIT);
-    if (got <= 0) {
-        if (got == 0 || errno != EAGAIN) {
-            loop_unwatch(&front->channel_watch);
-            close(TAKE_FD(front->channel));
-        }
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    /* There is one request that we announced to understand, and it has no payload. */
+    bool known = got == sizeof header && header.request == VHOST_USER_BACKEND_CONFIG_CHANGE && !header.size;
+    if (got > 0 && !known)
+        log_warning("vhost-user '%s': the daemon at '%s' asks for something unknown; it is not listened to any more",
+                    front->id, front->path);
+    if (!known || (header.flags & VHOST_USER_NEED_REPLY && !answer_on_channel(front, &header, 0))) {
+        close_channel(front);
         return;
     }
-    if (got == sizeof header && header.request == VHOST_USER_BACKEND_CONFIG_CHANGE && front->backend.events)
+    if (front->backend.events)
         front->backend.events->config_changed(front->backend.owner);
 }
 
@@ -215,9 +258,10 @@ static int connect_socket(const char *path, struct error *err)
                     sizeof address.sun_path - 1),
                -1;
     strcpy(address.sun_path, path);
-    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0) /* EAGAIN: its backlog is full */
         return fail_errno(err, errno, "cannot connect to '%s'", path), -1;
+    fcntl(fd, F_SETFL, 0); /* calls block */
     return TAKE_FD(fd);
 }
 
@@ -239,10 +283,11 @@ static bool offer_channel(struct front_end *front, struct error *err)
     return true;
 }
 
+/* What follows the answer to GET_FEATURES. */
 static bool negotiate(struct front_end *front, struct error *err)
 {
     uint64_t features, protocol_features, queues = 1;
-    if (!ask(front, VHOST_USER_GET_FEATURES, &features, err))
+    if (!receive_answer(front, VHOST_USER_GET_FEATURES, &features, sizeof features, NULL, err))
         return false;
     if (!(features & VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES)))
         return lost(front, err,
@@ -262,24 +307,36 @@ static bool negotiate(struct front_end *front, struct error *err)
     return tell(front, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0, err) && offer_channel(front, err);
 }
 
-static bool connect_and_negotiate(struct front_end *front, struct error *err)
+/* Connects and asks the first question. */
+static bool begin_connection(struct front_end *front, struct error *err)
 {
     front->fd = connect_socket(front->path, err);
-    if (front->fd < 0)
+    front->timeout_ms = ANSWER_TIMEOUT_MS;
+    return front->fd >= 0 && send_message(front, VHOST_USER_GET_FEATURES, 0, NULL, 0, NULL, 0, err);
+}
+
+static bool complete_connection(struct front_end *front, struct error *err)
+{
+    loop_unwatch(&front->watch);
+    if (!negotiate(front, err))
         return false;
-    loop_watch(front->loop, &front->watch, front->fd, EPOLLRDHUP, on_socket, front);
-    if (!negotiate(front, err)) {
-        disconnect(front);
-        return false;
-    }
+    loop_watch(front->loop, &front->watch, front->fd, EPOLLRDHUP, on_end, front);
     front->backend.is_connected = true;
     return true;
 }
 
-static void on_reconnect(void *arg)
+/* The first answer of a daemon that is back, or the end of the attempt. */
+static void on_first_answer(void *arg, uint32_t events)
 {
     struct front_end *front = arg;
-    if (!connect_and_negotiate(front, NULL)) {
+    auto_error err = {0};
+    (void)events;
+    pthread_mutex_lock(&front->lock);
+    bool good = complete_connection(front, &err);
+    if (!good)
+        disconnect(front);
+    pthread_mutex_unlock(&front->lock);
+    if (!good) {
         try_again_later(front);
         return;
     }
@@ -288,11 +345,47 @@ static void on_reconnect(void *arg)
         front->backend.events->connected(front->backend.owner);
 }
 
+static void on_reconnect(void *arg)
+{
+    struct front_end *front = arg;
+    pthread_mutex_lock(&front->lock);
+    if (begin_connection(front, NULL)) {
+        loop_watch(front->loop, &front->watch, front->fd, EPOLLIN | EPOLLRDHUP, on_first_answer, front);
+    } else {
+        disconnect(front);
+        try_again_later(front);
+    }
+    pthread_mutex_unlock(&front->lock);
+}
+
 /* The interface -------------------------------------------------------------------------------------------------- */
+
+/* Begins a call: nobody else speaks until the end of the scope. False with an error when there is nobody to speak to.
+ */
+static struct front_end *enter(struct vhost_backend *backend, int timeout_ms)
+{
+    struct front_end *front = front_end_of(backend);
+    pthread_mutex_lock(&front->lock);
+    front->timeout_ms = timeout_ms;
+    return front;
+}
+
+static void leave(struct front_end **front)
+{
+    pthread_mutex_unlock(&(*front)->lock);
+}
+#define auto_leave __attribute__((cleanup(leave))) struct front_end
+
+static bool is_there(struct front_end *front, struct error *err)
+{
+    return front->backend.is_connected ||
+           fail(err, ENOTCONN, "vhost-user '%s' at '%s': the daemon is gone", front->id, front->path);
+}
 
 static bool get_features(struct vhost_backend *backend, uint64_t *features, struct error *err)
 {
-    if (!ask(front_end_of(backend), VHOST_USER_GET_FEATURES, features, err))
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
+    if (!is_there(front, err) || !ask(front, VHOST_USER_GET_FEATURES, features, err))
         return false;
     *features &=
         ~(VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES) | VIRTIO_BIT(VHOST_F_LOG_ALL)); /* between the two of us */
@@ -301,13 +394,18 @@ static bool get_features(struct vhost_backend *backend, uint64_t *features, stru
 
 static bool set_features(struct vhost_backend *backend, uint64_t features, struct error *err)
 {
-    struct front_end *front = front_end_of(backend);
-    if (front->inflight_fd >= 0 && (front->stopped_clean || front->features != features)) {
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
+    return is_there(front, err) &&
+           tell_number(front, VHOST_USER_SET_FEATURES, features | VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES), err);
+}
+
+/* A new driver has new rings: what the record says is about the old ones. */
+static void forget(struct vhost_backend *backend)
+{
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
+    if (front->inflight_fd >= 0)
         close(TAKE_FD(front->inflight_fd));
-        front->inflight_sent = false;
-    }
-    front->features = features;
-    return tell_number(front, VHOST_USER_SET_FEATURES, features | VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES), err);
+    front->inflight_sent = false;
 }
 
 static uint16_t max_queues(struct vhost_backend *backend)
@@ -318,6 +416,7 @@ static uint16_t max_queues(struct vhost_backend *backend)
 static bool set_memory(struct vhost_backend *backend, const struct vhost_memory_region *regions, size_t count,
                        struct error *err)
 {
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
     struct vhost_user_memory table = {.count = (uint32_t)count};
     int fds[VHOST_USER_MAX_FDS];
     if (count > VHOST_USER_MAX_FDS)
@@ -330,7 +429,7 @@ static bool set_memory(struct vhost_backend *backend, const struct vhost_memory_
                                                       .mmap_offset = regions[i].fd_offset};
     }
     uint32_t size = (uint32_t)(offsetof(struct vhost_user_memory, regions) + count * sizeof table.regions[0]);
-    return tell(front_end_of(backend), VHOST_USER_SET_MEM_TABLE, &table, size, fds, (int)count, err);
+    return is_there(front, err) && tell(front, VHOST_USER_SET_MEM_TABLE, &table, size, fds, (int)count, err);
 }
 
 /* A record of requests in flight: asked for once, handed to each new peer. */
@@ -369,14 +468,13 @@ static bool set_vring_fd(struct front_end *front, uint32_t request, uint16_t ind
 static bool queue_start(struct vhost_backend *backend, uint16_t index, uint16_t count, const struct vhost_queue *queue,
                         struct error *err)
 {
-    struct front_end *front = front_end_of(backend);
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
     struct vhost_user_vring_state size = {index, queue->size}, base = {index, queue->base}, enable = {index, 1};
     struct vhost_user_vring_addresses addresses = {.index = index,
                                                    .descriptors = (uintptr_t)queue->descriptors,
                                                    .available = (uintptr_t)queue->driver,
                                                    .used = (uintptr_t)queue->device};
-    front->stopped_clean = false;
-    return set_inflight(front, count, queue->size, err) &&
+    return is_there(front, err) && set_inflight(front, count, queue->size, err) &&
            tell(front, VHOST_USER_SET_VRING_NUM, &size, sizeof size, NULL, 0, err) &&
            tell(front, VHOST_USER_SET_VRING_BASE, &base, sizeof base, NULL, 0, err) &&
            tell(front, VHOST_USER_SET_VRING_ADDR, &addresses, sizeof addresses, NULL, 0, err) &&
@@ -387,22 +485,22 @@ static bool queue_start(struct vhost_backend *backend, uint16_t index, uint16_t 
 
 static bool queue_stop(struct vhost_backend *backend, uint16_t index, uint32_t *base, struct error *err)
 {
-    struct front_end *front = front_end_of(backend);
+    auto_leave *front = enter(backend, STOP_TIMEOUT_MS);
     struct vhost_user_vring_state state = {index, 0};
-    if (!send_message(front, VHOST_USER_GET_VRING_BASE, 0, &state, sizeof state, NULL, 0, err) ||
+    if (!is_there(front, err) ||
+        !send_message(front, VHOST_USER_GET_VRING_BASE, 0, &state, sizeof state, NULL, 0, err) ||
         !receive_answer(front, VHOST_USER_GET_VRING_BASE, &state, sizeof state, NULL, err))
         return false;
     *base = state.number;
-    front->stopped_clean = true;
     return true;
 }
 
 static bool get_config(struct vhost_backend *backend, void *config, size_t size, struct error *err)
 {
-    struct front_end *front = front_end_of(backend);
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
     struct vhost_user_config message = {.size = (uint32_t)MIN(size, (size_t)VHOST_USER_MAX_CONFIG)};
     uint32_t length = (uint32_t)offsetof(struct vhost_user_config, data) + message.size;
-    if (!send_message(front, VHOST_USER_GET_CONFIG, 0, &message, length, NULL, 0, err) ||
+    if (!is_there(front, err) || !send_message(front, VHOST_USER_GET_CONFIG, 0, &message, length, NULL, 0, err) ||
         !receive_answer(front, VHOST_USER_GET_CONFIG, &message, length, NULL, err))
         return false;
     memcpy(config, message.data, MIN(size, (size_t)VHOST_USER_MAX_CONFIG));
@@ -415,8 +513,9 @@ static bool set_config(struct vhost_backend *backend, uint32_t offset, const voi
     if (size > sizeof message.data)
         return fail(err, EINVAL, "configuration space: %zu bytes at once are too many", size);
     memcpy(message.data, data, size);
-    return tell(front_end_of(backend), VHOST_USER_SET_CONFIG, &message,
-                (uint32_t)(offsetof(struct vhost_user_config, data) + size), NULL, 0, err);
+    auto_leave *front = enter(backend, ANSWER_TIMEOUT_MS);
+    return is_there(front, err) && tell(front, VHOST_USER_SET_CONFIG, &message,
+                                        (uint32_t)(offsetof(struct vhost_user_config, data) + size), NULL, 0, err);
 }
 
 static void close_front_end(struct vhost_backend *backend)
@@ -426,6 +525,7 @@ static void close_front_end(struct vhost_backend *backend)
     disconnect(front);
     if (front->inflight_fd >= 0)
         close(front->inflight_fd);
+    pthread_mutex_destroy(&front->lock);
     free(front->id);
     free(front->path);
     free(front);
@@ -434,6 +534,7 @@ static void close_front_end(struct vhost_backend *backend)
 static const struct vhost_backend_ops front_end_ops = {
     .get_features = get_features,
     .set_features = set_features,
+    .forget = forget,
     .max_queues = max_queues,
     .set_memory = set_memory,
     .queue_start = queue_start,
@@ -443,17 +544,20 @@ static const struct vhost_backend_ops front_end_ops = {
     .close = close_front_end,
 };
 
-struct vhost_backend *vhost_user_open(struct loop *loop, const char *id, const char *path, struct error *err)
+struct vhost_backend *vhost_user_open(struct loop *loop, const char *id, const char *path, bool is_private,
+                                      struct error *err)
 {
     struct front_end *front = new (struct front_end);
     front->loop = loop;
     front->id = xstrdup(id);
     front->path = xstrdup(path);
+    front->is_private = is_private;
     front->fd = front->channel = front->inflight_fd = -1;
     front->backend.ops = &front_end_ops;
     front->backend.id = front->id;
     front->reconnect = (struct loop_timer){.fn = on_reconnect, .arg = front};
-    if (connect_and_negotiate(front, err))
+    pthread_mutex_init(&front->lock, NULL);
+    if (begin_connection(front, err) && complete_connection(front, err))
         return &front->backend;
     close_front_end(&front->backend);
     return NULL;
