@@ -161,17 +161,39 @@ struct ir_block {
     struct ir_op ops[IR_MAX_OPS];
 };
 
+/* Properties from the table. */
+struct ir_op_info {
+    const char *name;
+    char kind; /* 'N', 'V', 'B' */
+    uint8_t operands;
+    uint8_t properties;
+};
+extern const struct ir_op_info ir_op_info[IR_OP_COUNT];
+
 void ir_begin(struct ir_block *b, const struct ir_slot *slots, unsigned slot_count, const struct ir_helper *helpers,
               unsigned helper_count);
 static inline bool ir_is_full(const struct ir_block *b)
 {
     return b->count > IR_MAX_OPS - IR_RESERVE_OPS;
 }
-bool ir_is_ended(const struct ir_block *b); /* the last operation leaves the block */
+static inline bool ir_is_ended(const struct ir_block *b) /* the last operation leaves the block */
+{
+    return ir_op_info[b->ops[b->count - 1].op].properties & IR_END;
+}
+static inline enum ir_type ir_type_of(const struct ir_block *b, struct ir_value v)
+{
+    const struct ir_op *op = &b->ops[v.id];
+    return ir_op_info[op->op].kind == 'B' ? IR_I64 : (enum ir_type)op->type;
+}
+static inline bool ir_is_const(const struct ir_block *b, struct ir_value v, uint64_t *value)
+{
+    if (b->ops[v.id].op != IR_OP_const)
+        return false;
+    *value = b->ops[v.id].imm;
+    return true;
+}
 struct ir_value ir_append(struct ir_block *b, enum ir_opcode op, enum ir_type type, struct ir_value x,
                           struct ir_value y, struct ir_value z, uint64_t imm);
-enum ir_type ir_type_of(const struct ir_block *b, struct ir_value v);
-bool ir_is_const(const struct ir_block *b, struct ir_value v, uint64_t *value);
 
 /* Structure and state. */
 void ir_insn_start(struct ir_block *b, uint64_t pc, unsigned length);
@@ -207,9 +229,10 @@ struct ir_value ir_unary(struct ir_block *b, enum ir_opcode op, enum ir_type typ
 IR_BINARY(add)
 IR_BINARY(sub)
 IR_BINARY(mul)
-IR_BINARY(mulh_s) IR_BINARY(mulh_u) IR_BINARY(mulh_su) IR_BINARY(and) IR_BINARY(or) IR_BINARY(xor) IR_BINARY(andn)
-    IR_BINARY(shl) IR_BINARY(shr) IR_BINARY(sar) IR_BINARY(rotl) IR_BINARY(rotr) IR_BINARY(min_s) IR_BINARY(max_s)
-        IR_BINARY(min_u) IR_BINARY(max_u) IR_UNARY(clz) IR_UNARY(ctz) IR_UNARY(popcount) IR_UNARY(bswap)
+IR_BINARY(mulh_s)
+IR_BINARY(mulh_u) IR_BINARY(mulh_su) IR_BINARY(and) IR_BINARY(or) IR_BINARY(xor) IR_BINARY(andn) IR_BINARY(shl)
+    IR_BINARY(shr) IR_BINARY(sar) IR_BINARY(rotl) IR_BINARY(rotr) IR_BINARY(min_s) IR_BINARY(max_s) IR_BINARY(min_u)
+        IR_BINARY(max_u) IR_UNARY(clz) IR_UNARY(ctz) IR_UNARY(popcount) IR_UNARY(bswap)
 #undef IR_BINARY
 #undef IR_UNARY
     /* op: IR_OP_div_s, div_u, rem_s, rem_u; type: IR_I32 or IR_I64 */
@@ -284,14 +307,6 @@ void ir_exit_runtime(struct ir_block *b, unsigned reason, uint64_t pc);
 void ir_print(const struct ir_block *b, FILE *out);
 bool ir_parse(struct ir_block *b, const char *text, char message[128]); /* after ir_begin() */
 
-/* Properties from the table. */
-struct ir_op_info {
-    const char *name;
-    char kind; /* 'N', 'V', 'B' */
-    uint8_t operands;
-    uint8_t properties;
-};
-extern const struct ir_op_info ir_op_info[IR_OP_COUNT];
 extern const char *const ir_type_names[IR_TYPES];
 unsigned ir_type_size(enum ir_type type); /* bytes */
 

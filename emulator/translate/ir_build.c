@@ -46,25 +46,6 @@ struct ir_value ir_append(struct ir_block *b, enum ir_opcode op, enum ir_type ty
 
 static const struct ir_value none;
 
-bool ir_is_ended(const struct ir_block *b)
-{
-    return ir_op_info[b->ops[b->count - 1].op].properties & IR_END;
-}
-
-enum ir_type ir_type_of(const struct ir_block *b, struct ir_value v)
-{
-    const struct ir_op *op = &b->ops[v.id];
-    return ir_op_info[op->op].kind == 'B' && op->op != IR_OP_nop ? IR_I64 : (enum ir_type)op->type;
-}
-
-bool ir_is_const(const struct ir_block *b, struct ir_value v, uint64_t *value)
-{
-    if (b->ops[v.id].op != IR_OP_const)
-        return false;
-    *value = b->ops[v.id].imm;
-    return true;
-}
-
 /* --- Structure and state --- */
 
 void ir_insn_start(struct ir_block *b, uint64_t pc, unsigned length)

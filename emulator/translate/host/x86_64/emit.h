@@ -94,6 +94,7 @@ struct value {
     uint8_t hint;        /* slot + 1 it is put to, when it may be computed right into the pin */
     int8_t spill;        /* -1 none */
     bool dead, fused;
+    bool full_uses; /* somebody looks at more than the low 32 bits */
     /* Memory operations: this one and the later ones of the block with the same base register (emit_mem.c). */
     uint16_t base;     /* the base's value; 0: this one is alone */
     uint16_t reaches;  /* index of the last one */

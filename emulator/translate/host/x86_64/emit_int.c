@@ -220,6 +220,8 @@ static void emit_min_max(struct emitter *e, const struct ir_op *op, enum x86_cc 
 static void emit_extend(struct emitter *e, const struct ir_op *op)
 {
     struct x86_mem m;
+    if (e->values[e->at].fused)
+        return;
     unsigned log2 = op->imm == 8 ? 0 : op->imm == 16 ? 1 : 2;
     if (!lives_on(e, op->a) && x86_memory_of(e, op->a, &m)) {
         x86_load_extend(&e->o, log2, op->op == IR_OP_sext, x86_define(e), m);

@@ -14,13 +14,39 @@ struct pass {
     uint16_t pending[16];        /* by pin: the value put into it next, nobody looking in between */
 };
 
-static void use(struct pass *p, unsigned id, unsigned user)
+static void use(struct pass *p, unsigned id, unsigned user, bool low_half)
 {
     struct value *v = &p->e->values[id];
+    v->full_uses |= !low_half;
     if (++v->uses > 1)
         v->fused = false; /* an earlier put or use needs it on its own */
     if (v->last < user)
         v->last = (uint16_t)user;
+}
+
+/* Does this operation look at the low 32 bits of operand `which` only? */
+static bool reads_low_half(const struct ir_op *op, unsigned which)
+{
+    struct ir_mem mem;
+    if (op->op >= IR_OP_add && op->op <= IR_OP_bswap)
+        return op->op == IR_OP_sext || op->op == IR_OP_zext || op->type == IR_I32;
+    if (op->op == IR_OP_set)
+        return op->type == IR_I32;
+    if (op->op != IR_OP_store || which != 1)
+        return false;
+    memcpy(&mem, &op->imm, sizeof mem);
+    return mem.size <= 2;
+}
+
+/* An extension whose users all look at the low half is left out: x86_gpr() and the like go to its operand. */
+static void skip_extension(struct pass *p, unsigned index)
+{
+    const struct ir_op *op = &p->e->b->ops[index];
+    struct value *v = &p->e->values[index];
+    enum ir_type from = type_of(p->e, op->a);
+    if ((op->op == IR_OP_sext || op->op == IR_OP_zext) && op->imm == 32 && !v->full_uses &&
+        (from == IR_I32 || from == IR_I64))
+        v->fused = true;
 }
 
 static void everybody_looks(struct pass *p)
@@ -121,7 +147,7 @@ static void visit_put(struct pass *p, unsigned index)
         if (op->a < index)
             p->e->values[op->a].hint = (uint8_t)(slot + 1);
     }
-    use(p, op->a, index);
+    use(p, op->a, index, false);
 }
 
 static void visit_get(struct pass *p, unsigned index)
@@ -169,6 +195,7 @@ static void visit(struct pass *p, unsigned index)
         return;
     }
     keep_hint_if_possible(p, index);
+    skip_extension(p, index);
     if (op->op == IR_OP_call)
         memset(p->seen, 0, sizeof p->seen); /* calls use the temporaries */
     if (op->op == IR_OP_call && !e->b->helpers[op->imm].pure)
@@ -178,7 +205,7 @@ static void visit(struct pass *p, unsigned index)
     const uint16_t operand[3] = {op->a, op->b, op->c};
     unsigned user = user_of_operands(e, index);
     for (unsigned i = 0; i < ir_op_info[op->op].operands; i++)
-        use(p, operand[i], user);
+        use(p, operand[i], user, reads_low_half(op, i));
     if (op->op == IR_OP_exit_if || op->op == IR_OP_select)
         fuse_condition(p, index);
     if (properties & IR_MEM)

@@ -30,6 +30,14 @@ bool x86_const(const struct emitter *e, unsigned id, uint64_t *value)
     return ir_is_const(e->b, (struct ir_value){(uint16_t)id}, value);
 }
 
+/* The value that stands for `id`: behind an extension that was left out, its operand. */
+static unsigned behind(const struct emitter *e, unsigned id)
+{
+    while (e->values[id].fused && (e->b->ops[id].op == IR_OP_sext || e->b->ops[id].op == IR_OP_zext))
+        id = e->b->ops[id].a;
+    return id;
+}
+
 /* --- Memory behind values --- */
 
 static struct x86_mem spill_mem(int spill)
@@ -39,6 +47,7 @@ static struct x86_mem spill_mem(int spill)
 
 bool x86_memory_of(struct emitter *e, unsigned id, struct x86_mem *mem)
 {
+    id = behind(e, id);
     const struct value *v = val(e, id);
     if (v->reg != NO_REG)
         return false;
@@ -239,11 +248,13 @@ static void load_gpr(struct emitter *e, unsigned r, unsigned id)
 
 void x86_gpr_into(struct emitter *e, unsigned r, unsigned id)
 {
+    id = behind(e, id);
     load_gpr(e, r, id);
 }
 
 unsigned x86_gpr(struct emitter *e, unsigned id)
 {
+    id = behind(e, id);
     struct value *v = val(e, id);
     uint64_t c;
     if (v->reg < XMM) {
@@ -287,6 +298,7 @@ unsigned x86_xmm(struct emitter *e, unsigned id)
 
 struct operand x86_operand(struct emitter *e, unsigned id, bool wide)
 {
+    id = behind(e, id);
     uint64_t c;
     struct x86_mem m;
     if (x86_const(e, id, &c) && (wide ? fits32((int64_t)c) : true))
@@ -353,6 +365,7 @@ unsigned x86_define(struct emitter *e)
 
 unsigned x86_define_reusing(struct emitter *e, unsigned id)
 {
+    id = behind(e, id);
     unsigned r = define_hinted(e);
     if (r != NO_REG)
         return r;
@@ -585,6 +598,18 @@ static void release_if_dead(struct emitter *e, unsigned id)
     spill_free(e, v);
 }
 
+/* Operands of operations that are emitted at their use die with them. */
+static void release_operand(struct emitter *e, unsigned id)
+{
+    const struct ir_op *op = &e->b->ops[id];
+    release_if_dead(e, id);
+    if (!e->values[id].fused && op->op != IR_OP_box)
+        return;
+    release_operand(e, op->a);
+    if (ir_op_info[op->op].operands > 1)
+        release_operand(e, op->b);
+}
+
 void x86_end_op(struct emitter *e)
 {
     const struct ir_op *op = &e->b->ops[e->at];
@@ -594,15 +619,7 @@ void x86_end_op(struct emitter *e)
         if (e->windows[i].base && !lives_on(e, WINDOW_ID + i))
             x86_window_drop(e, i);
     }
-    for (unsigned i = 0; i < ir_op_info[op->op].operands; i++) {
-        unsigned id = operand[i];
-        release_if_dead(e, id);
-        const struct ir_op *inner = &e->b->ops[id]; /* operands of fused operations die with them */
-        if (e->values[id].fused || inner->op == IR_OP_box) {
-            release_if_dead(e, inner->a);
-            if (ir_op_info[inner->op].operands > 1)
-                release_if_dead(e, inner->b);
-        }
-    }
+    for (unsigned i = 0; i < ir_op_info[op->op].operands; i++)
+        release_operand(e, operand[i]);
     release_if_dead(e, e->at);
 }
