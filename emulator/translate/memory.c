@@ -85,6 +85,25 @@ static bool device_write(struct translate_cpu *tc, uint64_t address, uint64_t ph
     return true;
 }
 
+enum { FIRST_WRITE_LIMIT = 32, LAST_WRITE_LIMIT = 1 << 20 };
+
+/* A page that once held code and now is stack or heap would have every write come here until its last old code line is
+ * overwritten. So after some writes beside the code all code of the page goes. Where code and data really live together
+ * it comes back, and then has twice as many writes before it goes again. */
+static bool too_many_writes(struct translate_cpu *tc, uint64_t physical)
+{
+    uint64_t page = physical & ~(uint64_t)(TRANSLATE_PAGE - 1);
+    struct translate_write_counter *c = &tc->write_counters[(page >> TRANSLATE_PAGE_BITS) % TRANSLATE_WRITE_COUNTERS];
+    if (c->page != page)
+        *c = (struct translate_write_counter){.page = page, .limit = FIRST_WRITE_LIMIT};
+    if (++c->count < c->limit)
+        return false;
+    c->count = 0;
+    if (c->limit < LAST_WRITE_LIMIT)
+        c->limit *= 2;
+    return true;
+}
+
 /* After a write to RAM: code there is dropped; a page without code need not come here again. */
 static void wrote(struct translate_cpu *tc, uint64_t address, uint64_t physical, unsigned size, unsigned mmu)
 {
@@ -92,7 +111,10 @@ static void wrote(struct translate_cpu *tc, uint64_t address, uint64_t physical,
     struct code_page *page = atomic_load(&state->code);
     if (!page)
         return;
-    machine_code_invalidate(tc->code, physical, size);
+    if (atomic_load(&page->lines) && too_many_writes(tc, physical))
+        machine_code_invalidate(tc->code, physical & ~(uint64_t)(TRANSLATE_PAGE - 1), TRANSLATE_PAGE);
+    else
+        machine_code_invalidate(tc->code, physical, size);
     if (atomic_load(&page->lines) == 0)
         tlb_allow_write(tc, address, mmu);
 }

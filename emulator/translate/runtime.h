@@ -114,6 +114,12 @@ struct translate_return {
     uint64_t pc, code;
 };
 
+enum { TRANSLATE_WRITE_COUNTERS = 64 };
+struct translate_write_counter { /* writes to data that shares a page with code (memory.c) */
+    uint64_t page;
+    uint32_t count, limit;
+};
+
 struct translate_cpu {
     uint64_t pc;
     uint32_t mode;
@@ -134,10 +140,12 @@ struct translate_cpu {
     struct translate_jump jumps[TRANSLATE_JUMPS];
     struct translate_tlb_entry tlb[TRANSLATE_MMUS][TRANSLATE_TLB_ENTRIES];
 
+    struct translate_write_counter write_counters[TRANSLATE_WRITE_COUNTERS];
+
     void *cpu;
     struct machine_code *code;
     const char *fatal;
-    uint64_t slow_accesses; /* how many were not served in line */
+    uint64_t slow_accesses;            /* how many were not served in line */
     struct translate_private *private; /* context numbers, large mappings, statistics (tlb.c, loop.c) */
 };
 

@@ -359,7 +359,10 @@ bool tlb_access(struct translate_cpu *tc, uint64_t address, unsigned size, enum 
 void tlb_allow_write(struct translate_cpu *tc, uint64_t address, unsigned mmu)
 {
     struct translate_tlb_entry *entry = &tc->tlb[mmu][entry_index(address)];
-    atomic_store(&entry->write, 0); /* the next write fills the entry anew and finds no code on the page */
+    /* The next write fills the entry anew and finds no code on the page. One that is fast already stays: it was filled
+     * by this very write, maybe. */
+    if (atomic_load(&entry->write) & TRANSLATE_TLB_SLOW)
+        atomic_store(&entry->write, 0);
 }
 
 /* --- Fetching --- */
