@@ -120,12 +120,25 @@ static bool start_all(struct vhost_user_blk *blk, struct error *err)
     return true;
 }
 
+/* A peer that goes away in the middle is no failure of the device: `connected` starts the queues again. */
+static bool try_start(struct vhost_user_blk *blk, struct error *err)
+{
+    struct error problem = {0};
+    if (start_all(blk, &problem))
+        return true;
+    if (problem.code == EPIPE || problem.code == ENOTCONN) {
+        log_warning("vhost-user-blk-device: the queues wait for the peer: %s", problem.message);
+        error_clear(&problem);
+        return true;
+    }
+    error_move(err, &problem);
+    return false;
+}
+
 static bool vhost_start(struct virtio_device *device, struct error *err)
 {
     struct vhost_user_blk *blk = (struct vhost_user_blk *)device;
-    if (!blk->backend->is_connected)
-        return true; /* `connected` will do it */
-    return start_all(blk, err);
+    return !blk->backend->is_connected || try_start(blk, err);
 }
 
 static void vhost_stop(struct virtio_device *device, bool on_cpu)
@@ -201,7 +214,7 @@ static void peer_connected(void *owner)
         if (missing)
             ok = fail(&err, EPROTO, "the new peer lacks features 0x%llx that the guest uses",
                       (unsigned long long)missing);
-        ok = ok && start_all(blk, &err);
+        ok = ok && try_start(blk, &err);
     }
     if (ok && load_config(blk, &err))
         virtio_device_config_changed(&blk->device);
