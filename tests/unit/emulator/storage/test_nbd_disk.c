@@ -472,9 +472,8 @@ static void test_durable_without_fua(void **state)
 {
     struct bench *bench = *state;
     auto_free char *log = xasprintf("%s/log", bench->folder), *log_word = xasprintf("logfile=%s", log);
-    char *const command[] = {"nbdkit",       "-f",           "-U",   bench->socket,
-                             "--filter=log", "--filter=fua", "file", bench->image,
-                             "fuamode=none", log_word,       NULL};
+    char *const command[] = {"nbdkit",       "-f",   "-U",         bench->socket, "--filter=log",
+                             "--filter=fua", "file", bench->image, log_word,      NULL};
     struct single single;
     uint8_t data[4096] = {7};
     make_file(bench->image, DISK_SIZE);
