@@ -164,7 +164,7 @@ static bool add_virtconsole(struct machine *machine, struct props *props, const 
 
 static const struct user_device table[] = {
     {"virtio-blk-device", "virtio disk of a -drive or -blockdev", "drive, serial, " DISK_PROPERTIES, add_virtio_blk},
-    {"vhost-user-blk-device", "virtio disk served by another process", "chardev, serial, " DISK_PROPERTIES,
+    {"vhost-user-blk", "virtio disk served by another process", "chardev, serial, " DISK_PROPERTIES,
      add_vhost_user_blk},
     {"virtio-rng-device", "virtio source of random numbers", "bus, id", add_rng},
     {"virtio-serial-device", "virtio console controller", "bus, id", add_serial},

@@ -90,7 +90,7 @@ static void stop_queues(struct vhost_user_blk *blk)
         if (blk->backend->ops->queue_stop(blk->backend, (uint16_t)i, &base, &err))
             virtqueue_restore(ring, virtqueue_base_decode(ring->packed, base), NULL);
         else
-            log_warning("vhost-user-blk-device: queue %u did not stop: %s", i, err.message);
+            log_warning("vhost-user-blk: queue %u did not stop: %s", i, err.message);
         error_clear(&err);
     }
 }
@@ -99,7 +99,7 @@ static void kick(struct vhost_blk_queue *queue)
 {
     uint64_t one = 1;
     if (write(queue->kick_fd, &one, sizeof one) < 0 && errno != EAGAIN)
-        log_warning("vhost-user-blk-device: cannot notify queue %u: %s", queue->index, strerror(errno));
+        log_warning("vhost-user-blk: cannot notify queue %u: %s", queue->index, strerror(errno));
 }
 
 static bool start_all(struct vhost_user_blk *blk, struct error *err)
@@ -127,7 +127,7 @@ static bool try_start(struct vhost_user_blk *blk, struct error *err)
     if (start_all(blk, &problem))
         return true;
     if (problem.code == EPIPE || problem.code == ENOTCONN) {
-        log_warning("vhost-user-blk-device: the queues wait for the peer: %s", problem.message);
+        log_warning("vhost-user-blk: the queues wait for the peer: %s", problem.message);
         error_clear(&problem);
         return true;
     }
@@ -257,7 +257,7 @@ static void vhost_write_config(struct virtio_device *device, unsigned offset, co
     if (blk->backend->ops->set_config(blk->backend, offset, data, size, &err))
         blk->config[offset] = *(const uint8_t *)data;
     else
-        log_warning("vhost-user-blk-device: cannot change the cache mode: %s", err.message);
+        log_warning("vhost-user-blk: cannot change the cache mode: %s", err.message);
     error_clear(&err);
 }
 
@@ -282,7 +282,7 @@ static void vhost_destroy(struct virtio_device *device)
 }
 
 static const struct virtio_device_ops vhost_ops = {
-    .name = "vhost-user-blk-device",
+    .name = "vhost-user-blk",
     .device_id = VIRTIO_ID_BLOCK,
     .features = vhost_features,
     .start = vhost_start,
