@@ -13,6 +13,23 @@ struct run {
     uint64_t first_free; /* the first free cluster seen */
 };
 
+/* The block that counts cluster `index`. A new one is not put in the way of a run that has to go on here: it takes the
+ * run's first cluster. */
+static int enter_block(struct qcow2 *q, uint64_t index, uint64_t least, struct run *run, uint8_t **block)
+{
+    if (run->count == 0 || run->count >= least)
+        return refblock_load_or_create(q, index, block);
+    bool used;
+    int result = refblock_load_or_create_at(q, index, run->first, &used, block);
+    if (!result && used) {
+        if (run->first_free == run->first)
+            run->first_free++;
+        run->first++;
+        run->count--;
+    }
+    return result;
+}
+
 /* Looks for a run of `least` to `most` free clusters. Missing refcount blocks are made on the way, before their
  * clusters are looked at, since each takes one of them. */
 static int find_run(struct qcow2 *q, uint64_t least, uint64_t most, struct run *run)
@@ -24,7 +41,7 @@ static int find_run(struct qcow2 *q, uint64_t least, uint64_t most, struct run *
         if (!block || (index & block_mask) == 0) {
             if (index >= HOST_OFFSET_END >> q->cluster_bits)
                 return -EFBIG;
-            int result = refblock_load_or_create(q, index, &block);
+            int result = enter_block(q, index, least, run, &block);
             if (result)
                 return result;
         }

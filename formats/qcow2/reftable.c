@@ -2,7 +2,8 @@
 /*
  * New refcount blocks and a larger refcount table. Both describe themselves: a block is placed into the first cluster
  * of those that it counts (nothing there is in use, or there would be a block), so that allocating one never needs an
- * allocation.
+ * allocation. The exception is a search for a run of clusters that is longer than a block counts: such a block would
+ * lie in the way, and is given the first cluster of the run, which the block before it counts.
  *
  * A table that has become too small moves to the first clusters that the old one does not cover, together with the
  * blocks that count it:
@@ -16,15 +17,13 @@
 #include <string.h>
 #include "base/alloc.h"
 
-static int create_block(struct qcow2 *q, uint64_t table_index, uint8_t **block)
+static int create_block(struct qcow2 *q, uint64_t table_index, uint64_t offset, uint8_t **block)
 {
-    uint64_t offset = table_index << q->refblock_bits << q->cluster_bits;
     int result = overlap_check(q, offset, q->cluster_size, 0);
     while (!result && (result = cache_create(&q->refcount_cache, offset, block)) == -EAGAIN)
         result = refcounts_write(q);
     if (result)
         return result;
-    refcount_write(*block, q->header.refcount_order, 0, 1);
     disk_table_set(&q->reftable, (uint32_t)table_index, offset);
     overlap_add(q, OVERLAP_REFBLOCK, offset);
     return 0;
@@ -128,5 +127,27 @@ int refblock_load_or_create(struct qcow2 *q, uint64_t index, uint8_t **block)
     int result = refblock_load(q, index, block);
     if (result || *block)
         return result;
-    return create_block(q, table_index, block);
+    result = create_block(q, table_index, table_index << q->refblock_bits << q->cluster_bits, block);
+    if (!result)
+        refcount_write(*block, q->header.refcount_order, 0, 1);
+    return result;
+}
+
+int refblock_load_or_create_at(struct qcow2 *q, uint64_t index, uint64_t place, bool *used, uint8_t **block)
+{
+    uint64_t table_index = index >> q->refblock_bits;
+    *used = false;
+    if (table_index >= q->reftable.count)
+        return refblock_load_or_create(q, index, block);
+    int result = refblock_load(q, index, block);
+    if (result || *block)
+        return result;
+    result = refcount_set(q, place, 1);
+    if (result)
+        return result;
+    result = create_block(q, table_index, place << q->cluster_bits, block);
+    if (result)
+        (void)refcount_set(q, place, 0);
+    *used = !result;
+    return result;
 }

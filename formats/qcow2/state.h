@@ -193,7 +193,7 @@ static inline uint64_t slice_span(const struct qcow2 *q)
 }
 static inline bool has_backing(const struct qcow2 *q)
 {
-    return q->node && q->node->backing;
+    return q->node ? q->node->backing != NULL : q->header.backing_name != NULL; /* no node: it is being created */
 }
 
 /* io.c: small helpers on the file ------------------------------------------------------------------------------------
@@ -291,6 +291,8 @@ void refcount_write(uint8_t *block, uint32_t order, uint64_t index, uint64_t cou
 int refblock_load(struct qcow2 *q, uint64_t index, uint8_t **block);
 /* The same, made when it is missing: then it lies in the first of the clusters that it counts. */
 int refblock_load_or_create(struct qcow2 *q, uint64_t index, uint8_t **block);
+/* The same, but a new block may go into the free cluster number `place`, which another block counts; *used: it did. */
+int refblock_load_or_create_at(struct qcow2 *q, uint64_t index, uint64_t place, bool *used, uint8_t **block);
 /* Writes changed blocks, then the table that names them. */
 int refcounts_write(struct qcow2 *q);
 
