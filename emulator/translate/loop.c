@@ -282,24 +282,36 @@ static unsigned evaluate(struct translate_cpu *tc, struct code_block *block)
     return reason;
 }
 
-static unsigned run_block(struct translate_cpu *tc, struct code_block *block)
+static unsigned run_code(struct translate_cpu *tc, uint64_t entry)
 {
     struct machine_code *code = tc->code;
     tc->exit_link = 0;
-    if (!code->host)
-        return evaluate(tc, block);
-    unsigned reason = code->host->enter(tc, block->code);
+    unsigned reason = code->host->enter(tc, entry);
     if (reason == TRANSLATE_EXIT_EVALUATE) {
         tc->pc = code->blocks[tc->exit_link].pc;
         return evaluate(tc, &code->blocks[tc->exit_link]);
     }
     if (tc->exit_link & CODE_EXIT_IS_BLOCK) { /* it was dead: look up anew */
         tc->pc = code->blocks[tc->exit_link & ~CODE_EXIT_IS_BLOCK].pc;
+        tc->jumps[jump_index(code->guest, tc->pc)].key = 0; /* or known_code() would find the dead one again */
         tc->exit_link = 0;
     } else if (tc->exit_link) {
         tc->pc = code->exits[tc->exit_link].pc;
     }
     return reason;
+}
+
+static unsigned run_block(struct translate_cpu *tc, struct code_block *block)
+{
+    return tc->code->host ? run_code(tc, block->code) : evaluate(tc, block);
+}
+
+/* Where the code for tc->pc is, when an indirect jump of translated code would find it too: no lock, no search. 0: look.
+ * An exit that waits to be linked goes the long way. */
+static uint64_t known_code(const struct translate_cpu *tc)
+{
+    const struct translate_jump *jump = &tc->jumps[jump_index(tc->code->guest, tc->pc)];
+    return !tc->exit_link && jump->pc == tc->pc && jump->key == tc->key ? tc->code_base + jump->code : 0;
 }
 
 static unsigned run(struct translate_cpu *tc)
@@ -308,14 +320,15 @@ static unsigned run(struct translate_cpu *tc)
     for (;;) {
         if (atomic_load_explicit(attention_of(tc), memory_order_relaxed))
             return TRANSLATE_EXIT_ATTENTION;
-        struct code_block *block = find_or_compile(tc);
-        if (!block) {
+        uint64_t entry = known_code(tc);
+        struct code_block *block = entry ? NULL : find_or_compile(tc);
+        if (!entry && !block) {
             if (tc->exception)
                 return TRANSLATE_EXIT_EXCEPTION;
             empty_cache(tc);
             continue;
         }
-        unsigned reason = run_block(tc, block);
+        unsigned reason = entry ? run_code(tc, entry) : run_block(tc, block);
         if (reason == TRANSLATE_EXIT_CONTINUE && tc->leave)
             reason = tc->leave;
         if (reason != TRANSLATE_EXIT_CONTINUE)
