@@ -120,11 +120,31 @@ def run_requests(tool, name, requests):
     run(tool, "-f", "qcow2", "-d", "unmap", *words, name)
 
 
+def overlap_in_time(rng, requests):
+    """Turns some writes into asynchronous ones: all of a group are in flight at once, and none touches another's bytes
+    (but often its cluster)."""
+    made, flying = [], []
+    for request in requests:
+        words = request.split()
+        is_plain = words[:2] == ["write", "-P"] or words[:2] == ["write", "-z"]
+        start, length = (int(word) for word in words[-2:]) if is_plain else (0, 0)
+        apart = all(start + length <= other or other + other_length <= start for other, other_length in flying)
+        if is_plain and apart and rng.random() < 0.6:
+            made.append("aio_" + request)
+            flying.append((start, length))
+            continue
+        if flying:
+            made.append("aio_flush")
+            flying = []
+        made.append(request)
+    return made
+
+
 def batches(rng, requests):
     while requests:
-        count = rng.randrange(1, 8)
-        yield requests[:count]
-        requests = requests[count:]
+        count = rng.randrange(1, 12)
+        yield overlap_in_time(rng, requests[:count])
+        requests = requests[count:]  # the end of a process waits for what is in flight
 
 
 def canonical_map(entries):
@@ -193,6 +213,9 @@ def one_round(seed):
     backing = make_backing(rng, features)
     size = choose_size(rng, features["cluster_size"])
     touched = set()
+    if not backing and "extended_l2" not in features and rng.random() < 0.25:
+        features["preallocation"] = rng.choice(["metadata", "falloc", "full"])
+        touched.update(range(size // features["cluster_size"] + 1))
     requests = [choose_request(rng, size, features, backing, touched) for _ in range(rng.randrange(1, 40))]
     print(f"round {seed}: {size} {option_text(features, 'x')} backing {backing} requests {len(requests)}", flush=True)
     images = {"ours": (OURS,), "theirs": (THEIRS,), "mixed": (OURS, THEIRS)}

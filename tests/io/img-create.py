@@ -57,6 +57,14 @@ def preallocation_shows_the_backing_file():
         img("check", "-q", "p.qcow2")
 
 
+def small_clusters():
+    """The L1 table is longer than what one refcount block counts."""
+    for options in ("cluster_size=512,refcount_bits=64", "cluster_size=512", "cluster_size=1k,refcount_bits=32"):
+        img("create", "-q", "-f", "qcow2", "-o", options, "small.qcow2", "2G")
+        io("small.qcow2", "write -q -P 1 2040M 1M", "read -q -P 1 2040M 1M", form="qcow2")
+        img("check", "-q", "small.qcow2")
+
+
 def errors():
     for words, text in [
         (["x"], "size"),
@@ -100,6 +108,7 @@ formatting_line()
 options_reach_the_image()
 backing_files()
 preallocation_shows_the_backing_file()
+small_clusters()
 errors()
 image_in_use()
 option_help()
