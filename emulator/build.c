@@ -55,8 +55,7 @@ static bool check_objects(struct machine *machine, struct error *err)
 {
     const char **text;
     bool found = !machine->options->memory_backend;
-    vec_for_each(text, &machine->options->object)
-    {
+    vec_for_each (text, &machine->options->object) {
         if (!check_object(machine, *text, &found, err))
             return false;
     }
@@ -292,8 +291,7 @@ static bool build_disks(struct machine *machine, struct error *err)
     unsigned number = 0;
     vec(char *) plugs = {0};
     bool ok = true;
-    vec_for_each(text, &machine->options->disks)
-    {
+    vec_for_each (text, &machine->options->disks) {
         char *plug = NULL;
         ok = text->is_drive ? add_drive(machine, number++, text->text, &plug, err)
                             : storage_add_blockdev(machine->storage, text->text, err);
@@ -313,8 +311,7 @@ static bool build_disks(struct machine *machine, struct error *err)
 static bool build_devices(struct machine *machine, struct error *err)
 {
     const char **text;
-    vec_for_each(text, &machine->options->device)
-    {
+    vec_for_each (text, &machine->options->device) {
         if (!machine_add_device(machine, *text, err))
             return false;
     }
@@ -339,8 +336,7 @@ static void disks_are_lost(void *arg)
 static bool build_chardevs(struct machine *machine, struct error *err)
 {
     const char **text;
-    vec_for_each(text, &machine->options->chardev)
-    {
+    vec_for_each (text, &machine->options->chardev) {
         if (!lines_define(&machine->lines, *text, err))
             return false;
     }

@@ -97,8 +97,17 @@ static void run_info_cpus(struct hmp *hmp, const char *argument)
     }
 }
 
+static void run_info_name(struct hmp *hmp, const char *argument)
+{
+    if (hmp->machine->options->name) {
+        say(hmp, hmp->machine->options->name);
+        say(hmp, "\n");
+    }
+}
+
 static const struct hmp_command info_commands[] = {
     {"cpus", "the processors and their threads", run_info_cpus},
+    {"name", "the guest's name", run_info_name},
     {"registers", "registers of the first processor, or with -a of all", run_info_registers},
     {"status", "is the machine running?", run_info_status},
 };

@@ -35,15 +35,15 @@ static void definition_cleanup(struct line_definition **definition)
 void lines_free(struct lines *lines)
 {
     struct line_definition **definition;
-    vec_for_each(definition, &lines->list) definition_free(*definition);
+    vec_for_each (definition, &lines->list)
+        definition_free(*definition);
     vec_free(&lines->list);
 }
 
 static struct line_definition *lookup(struct lines *lines, const char *id)
 {
     struct line_definition **definition;
-    vec_for_each(definition, &lines->list)
-    {
+    vec_for_each (definition, &lines->list) {
         if (!strcmp((*definition)->id, id))
             return *definition;
     }

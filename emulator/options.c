@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/math.h"
@@ -181,7 +182,6 @@ TAKE_TEXT(initrd, initrd)
 TAKE_TEXT(append, append)
 TAKE_TEXT(dtb, dtb)
 TAKE_TEXT(pidfile, pidfile)
-TAKE_TEXT(name, name)
 TAKE_LIST(serial)
 TAKE_LIST(monitor)
 TAKE_LIST(qmp)
@@ -212,6 +212,23 @@ static bool take_device(struct machine_options *options, const char *text, struc
         return answered(err);
     vec_push(&options->device, text);
     return true;
+}
+
+/* Threads have names anyway, so debug-threads asks for what is there. */
+static bool take_name(struct machine_options *options, const char *text, struct error *err)
+{
+    struct props props;
+    if (!props_parse(&props, "-name", text, "guest", err))
+        return false;
+    free(options->name);
+    options->name = props_string(&props, "guest");
+    auto_free char *process = props_string(&props, "process");
+    props_bool(&props, "debug-threads", true);
+    bool ok = props_done(&props, "guest, process, debug-threads", err);
+    props_free(&props);
+    if (process)
+        prctl(PR_SET_NAME, process);
+    return ok;
 }
 
 static bool take_display(struct machine_options *options, const char *text, struct error *err)
@@ -279,7 +296,7 @@ static const struct option table[] = {
     {"nodefaults", NULL, "no default serial port and monitor", take_nodefaults},
     {"no-user-config", NULL, "accepted; there are no configuration files", take_user_config},
     {"nodefconfig", NULL, "accepted; there are no configuration files", take_user_config},
-    {"name", "TEXT", "name of the guest", take_name},
+    {"name", "[guest=]TEXT[,process=TEXT]", "name of the guest, and of the process", take_name},
     {"no-reboot", NULL, "end instead of rebooting", take_no_reboot},
     {"no-shutdown", NULL, "stop instead of ending when the guest powers off", take_no_shutdown},
     {"S", NULL, "do not start the processors: 'cont' in a monitor does", take_stopped},
@@ -357,6 +374,7 @@ void machine_options_free(struct machine_options *options)
 {
     free(options->memory_backend);
     free(options->dumpdtb);
+    free(options->name);
     vec_free(&options->serial);
     vec_free(&options->monitor);
     vec_free(&options->qmp);

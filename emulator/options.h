@@ -29,7 +29,8 @@ struct machine_options {
     unsigned cpu_count;
     uint64_t ram_size;
     char *memory_backend, *dumpdtb; /* -machine */
-    const char *bios, *kernel, *initrd, *append, *dtb, *name, *pidfile;
+    char *name;
+    const char *bios, *kernel, *initrd, *append, *dtb, *pidfile;
     bool nographic, no_defaults, no_reboot, no_shutdown, start_stopped;
     bool display_given;
     struct text_list serial, monitor, qmp, mon, chardev, device, object;

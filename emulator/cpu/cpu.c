@@ -11,6 +11,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/math.h"
@@ -89,6 +90,9 @@ static void sleep_until_interrupt(struct cpu *cpu)
 static void *cpu_thread(void *arg)
 {
     struct cpu *cpu = arg;
+    char name[16];
+    snprintf(name, sizeof name, "CPU %u", cpu->index);
+    pthread_setname_np(pthread_self(), name);
     pthread_mutex_lock(&cpu->lock);
     cpu->thread_id = gettid();
     while (!cpu->exit_requested) {

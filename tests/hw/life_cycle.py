@@ -164,7 +164,7 @@ class Terminal:
 
 
 def test_monitor_on_terminal():
-    t = Terminal(command("l", "-nographic"))
+    t = Terminal(command("l", "-nographic", "-name", "guest-7"))
     t.expect(rb"start 1 intact\r?\n\.+")
     os.write(t.fd, b"\x01h")
     t.expect(rb"Ctrl-A X")
@@ -177,6 +177,8 @@ def test_monitor_on_terminal():
     os.write(t.fd, b"info status\rinfo registers\r")
     t.expect(rb"VM status: paused\r+\n")
     t.expect(rb"(?s)pc .*sp .*\(qemu\) ")
+    os.write(t.fd, b"info name\r")
+    t.expect(rb"guest-7")
     os.write(t.fd, b"nonsense\r")
     t.expect(rb"unknown command: 'nonsense'")
     os.write(t.fd, b"c\r")

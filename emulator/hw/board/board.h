@@ -23,7 +23,6 @@ struct board_config {
     uint64_t ram_size;
     const char *bios; /* a file, "none", or NULL: the firmware that belongs to the board */
     const char *kernel, *initrd, *append, *dtb;
-    const char *name; /* of the guest, for messages */
 };
 
 struct board_type {
