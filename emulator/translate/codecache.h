@@ -103,7 +103,7 @@ struct machine_code {
     uint32_t size, near, far; /* hot code grows from near_start, stubs from far_start */
     uint32_t near_start, far_start;
     uint32_t near_populated, far_populated; /* memory up to here is there: page faults one by one are slow */
-    void *host_data; /* the back end's */
+    void *host_data;                        /* the back end's */
 
     struct code_block *blocks;
     struct code_exit *exits;
@@ -122,16 +122,16 @@ struct fetch_entry {
     uint64_t page, physical; /* page addresses */
     uint8_t *host;
     uint32_t identity;
+    uint32_t epoch; /* global pages: right in every address space while this is fetch_epoch */
     uint8_t mmu;
-    bool partial;
+    bool partial, global;
 };
 
 enum { CONTEXT_MAP = 64 };
 struct context {
     uint32_t asid;
     bool valid;
-    uint16_t tags[TRANSLATE_MMUS];
-    uint16_t fetch;
+    uint16_t tags[TRANSLATE_MMUS], fetch[TRANSLATE_MMUS];
 };
 
 struct translate_private {
@@ -142,7 +142,9 @@ struct translate_private {
 
     /* Tags (tlb.c). */
     uint32_t asid;
-    uint16_t next_tag, fetch_context, next_fetch;
+    uint16_t next_tag, next_fetch;
+    uint16_t fetch_context[TRANSLATE_MMUS], fetch_shared[TRANSLATE_MMUS]; /* the same for what a pc means */
+    uint32_t fetch_epoch;            /* counts the times when all of these became fresh */
     uint16_t shared[TRANSLATE_MMUS]; /* the tag of entries that are the same in all address spaces */
     bool used[TRANSLATE_MMUS];       /* an entry was filled since the shared tag was fresh */
     struct context map[CONTEXT_MAP];

@@ -12,8 +12,8 @@
  * under it (a kernel's regime, typically). The first page that is not global gives the current address space a number
  * of its own.
  *
- * The fetch side has no tags of its own in the table: what a pc means is cached in translate_cpu.jumps (compared with
- * .key, which contains the fetch context) and fetch_page, which is small enough to be cleared.
+ * The fetch side has contexts of its own, by the same rules: what a pc means is cached in translate_cpu.jumps (compared
+ * with .key, which contains the fetch context) and fetch_page, which is small enough to be cleared.
  */
 #include <string.h>
 #include "emulator/translate/codecache.h"
@@ -30,7 +30,8 @@ static unsigned entry_index(uint64_t address)
 
 static void update_key(struct translate_cpu *tc)
 {
-    tc->key = (uint32_t)tc->private->fetch_context << 16 | (tc->mode & 0xffff);
+    unsigned mmu = tc->code->guest->fetch_mmu(tc->mode);
+    tc->key = (uint32_t)tc->private->fetch_context[mmu] << 16 | (tc->mode & 0xffff);
 }
 
 static void clear_returns(struct translate_cpu *tc)
@@ -43,27 +44,45 @@ void tlb_forget_code(struct translate_cpu *tc)
     memset(tc->jumps, 0, sizeof tc->jumps); /* key 0 is never current */
     memset(tc->fetch_page, 0, sizeof tc->fetch_page);
     clear_returns(tc);
+    tc->private->fetch_epoch++; /* identities are given out anew */
     tc->exit_link = 0;
 }
 
 static uint16_t fresh_fetch(struct translate_cpu *tc)
 {
     struct translate_private *p = tc->private;
-    if (p->next_fetch == UINT16_MAX) {
-        p->next_fetch = 0;
+    if (p->next_fetch == UINT16_MAX) { /* no entries are left: numbers start again */
         memset(tc->jumps, 0, sizeof tc->jumps);
+        for (p->next_fetch = 0; p->next_fetch < TRANSLATE_MMUS; p->next_fetch++)
+            p->fetch_context[p->next_fetch] = p->fetch_shared[p->next_fetch] = p->next_fetch + 1;
         for (unsigned i = 0; i < CONTEXT_MAP; i++)
             p->map[i].valid = false;
     }
     return ++p->next_fetch;
 }
 
-static void use_fetch_context(struct translate_cpu *tc, uint16_t context)
+/* The fetch contexts were changed. */
+static void use_fetch_contexts(struct translate_cpu *tc)
 {
-    tc->private->fetch_context = context;
     memset(tc->fetch_page, 0, sizeof tc->fetch_page);
     clear_returns(tc);
     update_key(tc);
+}
+
+/* Nothing that any address space executed is known any more. */
+static void refresh_fetch(struct translate_cpu *tc)
+{
+    struct translate_private *p = tc->private;
+    uint16_t fresh[TRANSLATE_MMUS];
+    for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
+        fresh[mmu] = fresh_fetch(tc);
+    for (unsigned i = 0; i < CONTEXT_MAP; i++)
+        memcpy(p->map[i].fetch, fresh, sizeof fresh);
+    memcpy(p->fetch_shared, fresh, sizeof fresh);
+    memcpy(p->fetch_context, fresh, sizeof fresh);
+    memset(p->fetch_filter, 0, sizeof p->fetch_filter);
+    p->fetch_epoch++;
+    use_fetch_contexts(tc);
 }
 
 void translate_set_mode(struct translate_cpu *tc, uint32_t mode)
@@ -77,10 +96,8 @@ void translate_set_mode(struct translate_cpu *tc, uint32_t mode)
 
 /* --- Tags --- */
 
-/* Afterwards no fetch context but a fresh one can become current. */
 static void forget_address_spaces(struct translate_private *p)
 {
-    memset(p->fetch_filter, 0, sizeof p->fetch_filter);
     for (unsigned i = 0; i < CONTEXT_MAP; i++)
         p->map[i].valid = false;
 }
@@ -124,7 +141,7 @@ void tlb_init(struct translate_cpu *tc)
     wipe(tc);
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
         tc->private->large[mmu].low = UINT64_MAX;
-    use_fetch_context(tc, fresh_fetch(tc));
+    refresh_fetch(tc);
 }
 
 void translate_flush_all(struct translate_cpu *tc)
@@ -137,7 +154,7 @@ void translate_flush_all(struct translate_cpu *tc)
         tc->private->large[mmu].low = UINT64_MAX;
         tc->private->large[mmu].high = 0;
     }
-    use_fetch_context(tc, fresh_fetch(tc));
+    refresh_fetch(tc);
 }
 
 void translate_flush_mmu(struct translate_cpu *tc, unsigned mmu)
@@ -145,14 +162,15 @@ void translate_flush_mmu(struct translate_cpu *tc, unsigned mmu)
     forget_address_spaces(tc->private);
     if (tags_left(tc, 1))
         share_fresh_tag(tc, mmu);
-    use_fetch_context(tc, fresh_fetch(tc));
+    refresh_fetch(tc);
 }
 
 static void remember_address_space(struct translate_cpu *tc)
 {
     struct translate_private *p = tc->private;
     struct context *c = &p->map[p->asid % CONTEXT_MAP];
-    *c = (struct context){.asid = p->asid, .valid = true, .fetch = p->fetch_context};
+    *c = (struct context){.asid = p->asid, .valid = true};
+    memcpy(c->fetch, p->fetch_context, sizeof c->fetch);
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
         c->tags[mmu] = (uint16_t)tc->context[mmu];
 }
@@ -168,7 +186,8 @@ void translate_set_asid(struct translate_cpu *tc, uint32_t asid)
     bool known = c->valid && c->asid == asid;
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
         tc->context[mmu] = known ? c->tags[mmu] : p->shared[mmu];
-    use_fetch_context(tc, known && c->fetch ? c->fetch : fresh_fetch(tc));
+    memcpy(p->fetch_context, known ? c->fetch : p->fetch_shared, sizeof p->fetch_context);
+    use_fetch_contexts(tc);
 }
 
 void translate_flush_asid(struct translate_cpu *tc, uint32_t asid)
@@ -180,7 +199,8 @@ void translate_flush_asid(struct translate_cpu *tc, uint32_t asid)
     }
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
         tc->context[mmu] = p->shared[mmu];
-    use_fetch_context(tc, fresh_fetch(tc));
+    memcpy(p->fetch_context, p->fetch_shared, sizeof p->fetch_context);
+    use_fetch_contexts(tc);
 }
 
 /* The current address space puts its first page that is not global under this regime. */
@@ -217,12 +237,8 @@ void translate_flush_page(struct translate_cpu *tc, uint64_t address)
     }
     unsigned word;
     uint64_t bit = filter_bit(page, &word);
-    if (p->fetch_filter[word] & bit) {
-        for (unsigned i = 0; i < CONTEXT_MAP; i++) /* other address spaces may have run the page, too */
-            p->map[i].fetch = 0;
-        memset(p->fetch_filter, 0, sizeof p->fetch_filter);
-        use_fetch_context(tc, fresh_fetch(tc));
-    }
+    if (p->fetch_filter[word] & bit)
+        refresh_fetch(tc); /* other address spaces may have run the page, too */
 }
 
 /* --- Filling --- */
@@ -367,37 +383,60 @@ void tlb_allow_write(struct translate_cpu *tc, uint64_t address, unsigned mmu)
 
 /* --- Fetching --- */
 
-struct fetch_entry *tlb_fetch(struct translate_cpu *tc, uint64_t pc)
+/* The current address space executes its first page that is not global under this regime. */
+static void leave_shared_fetch(struct translate_cpu *tc, unsigned mmu)
+{
+    if (tc->private->fetch_context[mmu] != tc->private->fetch_shared[mmu])
+        return;
+    uint16_t fresh = fresh_fetch(tc);
+    tc->private->fetch_context[mmu] = fresh;
+    update_key(tc);
+}
+
+static bool fill_fetch(struct translate_cpu *tc, uint64_t pc, unsigned mmu, struct fetch_entry *entry)
 {
     const struct guest *guest = tc->code->guest;
-    unsigned mmu = guest->fetch_mmu(tc->mode), index = fetch_index(pc & PAGE_MASK);
-    struct fetch_entry *entry = &tc->private->fetch[index];
-    if (tc->fetch_page[index] && tc->fetch_page[index] == entry->identity && entry->page == (pc & PAGE_MASK) &&
-        entry->mmu == mmu)
-        return entry;
     struct translate_page page = {0};
     if (!guest->fill_tlb(tc->cpu, pc, 1u << guest->pc_align_log2, TRANSLATE_FETCH, mmu, &page)) {
         tc->exception = 1;
-        return NULL;
+        return false;
     }
     struct code_range *range = code_range_of(tc->code, page.physical);
     if (!range) {
         guest->raise_access(tc->cpu, pc, TRANSLATE_FETCH, false);
         tc->exception = 1;
-        return NULL;
+        return false;
     }
     uint64_t physical = page.physical & PAGE_MASK;
     pthread_mutex_lock(&tc->code->lock);
     uint32_t identity = page_identity_of(tc->code, pc & PAGE_MASK, physical, mmu);
     pthread_mutex_unlock(&tc->code->lock);
-    *entry =
-        (struct fetch_entry){.page = pc & PAGE_MASK, .physical = physical, .identity = identity, .mmu = (uint8_t)mmu};
+    *entry = (struct fetch_entry){.page = pc & PAGE_MASK, .physical = physical, .identity = identity};
     entry->host = range->host + (physical - range->base);
+    entry->mmu = (uint8_t)mmu;
     entry->partial = page.partial;
-    tc->fetch_page[index] = page.partial ? 0 : identity;
+    entry->global = page.global && !page.partial;
+    entry->epoch = tc->private->fetch_epoch;
     unsigned word;
     uint64_t bit = filter_bit(entry->page, &word);
     tc->private->fetch_filter[word] |= bit;
     note_large(tc, mmu, pc, page.size_log2);
+    return true;
+}
+
+struct fetch_entry *tlb_fetch(struct translate_cpu *tc, uint64_t pc)
+{
+    unsigned mmu = tc->code->guest->fetch_mmu(tc->mode), index = fetch_index(pc & PAGE_MASK);
+    struct fetch_entry *entry = &tc->private->fetch[index];
+    bool ours = entry->identity && entry->page == (pc & PAGE_MASK) && entry->mmu == mmu;
+    if (ours && tc->fetch_page[index] == entry->identity)
+        return entry;
+    /* fetch_page was emptied for another address space, where a global page is still the same. */
+    bool still = ours && entry->global && entry->epoch == tc->private->fetch_epoch;
+    if (!still && !fill_fetch(tc, pc, mmu, entry))
+        return NULL;
+    if (!entry->global)
+        leave_shared_fetch(tc, mmu);
+    tc->fetch_page[index] = entry->partial ? 0 : entry->identity;
     return entry;
 }
