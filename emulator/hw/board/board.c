@@ -7,17 +7,18 @@
 #include "base/alloc.h"
 #include "emulator/hw/virtio_device.h"
 
+/* Devices first: once they are reset, nobody but us writes guest memory. */
 bool board_reset(struct board *board, struct error *err)
 {
     struct device *device;
-    if (!board->place(board, err) || !image_list_write(&board->images, board->hw.memory, err))
-        return false;
     machine_lock(board->hw.memory);
     list_for_each (device, &board->hw.devices, link) {
         if (device->ops->reset)
             device->ops->reset(device);
     }
     machine_unlock(board->hw.memory);
+    if (!board->place(board, err) || !image_list_write(&board->images, board->hw.memory, err))
+        return false;
     for (unsigned i = 0; i < board->cpu_count; i++)
         cpu_reset(board->cpus[i], board->reset_pc);
     return true;
