@@ -8,6 +8,7 @@
  */
 #include <arpa/inet.h>
 #include <assert.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -78,6 +79,9 @@ static struct addrinfo *resolve(const struct stream_address *address, int flags,
     if (address->ipv4_only && address->ipv6_only)
         return fail_null(err, EINVAL, "address '%s:%s': neither IPv4 nor IPv6 is allowed", address->host,
                          address->port);
+    size_t digits = strspn(address->port, "0123456789");
+    if (digits && !address->port[digits] && (digits > 5 || atoi(address->port) > UINT16_MAX))
+        return fail_null(err, EINVAL, "port '%s': must be at most 65535", address->port); /* getaddrinfo() cuts it */
     struct resolve_call call = {
         .host = address->host && *address->host ? address->host : NULL,
         .port = address->port,
@@ -323,6 +327,8 @@ static bool listen_any(struct socket_listener *listener, const struct stream_add
             return fail_errno(err, errno, "file descriptor %d", address->fd);
         if (!listening)
             return fail(err, EINVAL, "file descriptor %d: not a listening socket", address->fd);
+        /* Who hands it over has made it to block; another process may take the connection that we were told of. */
+        fcntl(address->fd, F_SETFL, fcntl(address->fd, F_GETFL) | O_NONBLOCK);
         listener->fds[listener->count++] = address->fd;
         return true;
     }

@@ -19,7 +19,7 @@ struct daemon {
     struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
     struct export_set *exports;
     struct nbd_server *nbd; /* NULL: not running */
-    bool nbd_stopping;      /* its clients are being disconnected; its address is still taken */
+    bool nbd_changing;      /* it is being started, or its clients are being disconnected: its address is taken */
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */

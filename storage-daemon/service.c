@@ -59,11 +59,13 @@ bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *addres
 {
     if (daemon->nbd)
         return fail(err, EBUSY, "NBD server already running");
-    if (daemon->nbd_stopping)
-        return fail(err, EBUSY, "NBD server is still stopping: its clients are being disconnected");
+    if (daemon->nbd_changing)
+        return fail(err, EBUSY, "NBD server is being started or stopped by another command");
     const struct nbd_server_limits limits = {.max_connections = max_connections,
                                              .handshake_seconds = handshake_seconds};
+    daemon->nbd_changing = true; /* looking up a host's address yields */
     daemon->nbd = nbd_server_new(daemon->loop, address, &limits, err);
+    daemon->nbd_changing = false;
     return daemon->nbd != NULL;
 }
 
@@ -72,10 +74,10 @@ void daemon_stop_nbd(struct daemon *daemon)
     if (!daemon->nbd)
         return;
     struct nbd_server *server = TAKE(daemon->nbd); /* no new export from here on */
-    daemon->nbd_stopping = true;
+    daemon->nbd_changing = true;
     export_close_type(daemon->exports, BLOCK_EXPORT_TYPE_NBD);
     nbd_server_free(server);
-    daemon->nbd_stopping = false;
+    daemon->nbd_changing = false;
 }
 
 /* Nodes made by the monitor may stand on each other: those without parents go first, until none is left. */

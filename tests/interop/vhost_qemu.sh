@@ -27,7 +27,7 @@ boot() {
     timeout --kill-after=5 170 qemu-system-riscv64 -M virt,memory-backend=ram -smp "$queues" -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on \
         -global virtio-mmio.force-legacy=false -bios "$SPINDLE_GUEST/fw_dynamic.bin" -kernel "$SPINDLE_GUEST/Image" -initrd "$SPINDLE_GUEST/initrd" \
         -append "root=/dev/vda rw console=ttyS0 quiet panic=-1 selftest=1" -chardev socket,id=c,path=v.sock,reconnect=1 \
-        -device vhost-user-blk,chardev=c,num-queues="$queues" -nographic -no-reboot </dev/null >"$log" 2>&1 &
+        -device vhost-user-blk,chardev=c,queue-size=1024,num-queues="$queues" -nographic -no-reboot </dev/null >"$log" 2>&1 &
     emulator=$!
     while [ "$kills" -gt 0 ]; do
         for _ in $(seq 600); do grep -q selftest "$log" && break; sleep 0.1; done
