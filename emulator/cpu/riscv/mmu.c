@@ -8,6 +8,7 @@
  * store comes back here.
  */
 #include <stdatomic.h>
+#include <string.h>
 #include "base/math.h"
 #include "emulator/cpu/riscv/riscv.h"
 #include "emulator/memory/physmap.h"
@@ -38,6 +39,7 @@ void riscv_set_satp(struct cpu_riscv *cpu, uint64_t value)
 
 void riscv_translation_changed(struct cpu_riscv *cpu)
 {
+    memset(cpu->table_pages, 0, sizeof(cpu->table_pages));
     translate_flush_all(&cpu->tc);
 }
 
@@ -80,9 +82,27 @@ static bool is_leaf(uint64_t pte)
     return pte & (PTE_R | PTE_X);
 }
 
+/* A page all of which is RAM that S may read and write; walks ask for the same few pages all the time. */
+static uint8_t *known_table_page(struct cpu_riscv *cpu, uint64_t page)
+{
+    struct riscv_table_page *entry = &cpu->table_pages[(page >> TRANSLATE_PAGE_BITS) % RISCV_TABLE_PAGES];
+    bool uniform;
+
+    if (likely(entry->page == page && entry->host))
+        return entry->host;
+    if ((~riscv_pmp_page(&cpu->pmp, PRIV_S, page, &uniform) & (PMP_R | PMP_W)) || !uniform)
+        return NULL;
+    *entry = (struct riscv_table_page){page, physmap_pointer(cpu->cpu.memory, page, TRANSLATE_PAGE, true)};
+    return entry->host;
+}
+
 /* Page tables are read and written with S's rights (section 3.7.2); NULL: access fault. */
 static uint64_t *pte_pointer(struct cpu_riscv *cpu, uint64_t address, bool for_write)
 {
+    uint8_t *host = known_table_page(cpu, round_down(address, TRANSLATE_PAGE));
+
+    if (likely(host))
+        return (uint64_t *)(host + address % TRANSLATE_PAGE);
     if (!riscv_pmp_allows(&cpu->pmp, PRIV_S, address, sizeof(uint64_t), for_write ? PMP_R | PMP_W : PMP_R))
         return NULL;
     return physmap_pointer(cpu->cpu.memory, address, sizeof(uint64_t), for_write);

@@ -25,7 +25,7 @@
 
 struct clock_timer;
 
-enum { RISCV_COUNTERS = 2 }; /* mcycle, minstret */
+enum { RISCV_COUNTERS = 2 /* mcycle, minstret */, RISCV_TABLE_PAGES = 256 };
 struct riscv_counter {
     uint64_t offset;     /* value = nanoseconds + offset while it runs */
     uint64_t stopped_at; /* value while mcountinhibit stops it */
@@ -53,6 +53,12 @@ struct cpu_riscv {
     uint64_t stvec, sscratch, sepc, scause, stval, scounteren, senvcfg, satp;
     struct riscv_pmp pmp;
     struct riscv_counter counter[RISCV_COUNTERS];
+
+    /* Pages of page tables that are RAM and that PMP opens to S, by page number (mmu.c); host NULL: empty. */
+    struct riscv_table_page {
+        uint64_t page;
+        uint8_t *host;
+    } table_pages[RISCV_TABLE_PAGES];
 
     pthread_mutex_t timer_lock; /* guards stimecmp and the STIP line against the timer's callback */
     uint64_t stimecmp;

@@ -90,7 +90,7 @@ static void reset(struct cpu *base, uint64_t pc)
     cpu->tc.exception = cpu->tc.leave = 0;
     cpu->tc.reserved_address = ~0ull;
     reset_csrs(cpu);
-    translate_flush_all(&cpu->tc);
+    riscv_translation_changed(cpu);
     riscv_mode_changed(cpu);
 }
 

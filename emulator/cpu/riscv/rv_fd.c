@@ -12,17 +12,13 @@
 
 enum { RM_DYNAMIC = 7, RM_RMM = 4 };
 
-/* Stores and moves to integer registers leave the floating-point state alone. */
-enum use { LOOKS, CHANGES };
-
-/* false: the block has ended, with an exception or to be made again with FS dirty. */
-static bool begin(struct riscv_translation *t, enum use use)
+bool riscv_fp_begin(struct riscv_translation *t, enum riscv_fp_use use)
 {
     if (MODE_FS(t->mode) == RISCV_FS_OFF) {
         riscv_translate_illegal(t);
         return false;
     }
-    if (use == CHANGES && MODE_FS(t->mode) == RISCV_FS_CLEAN) {
+    if (use == FP_CHANGES && MODE_FS(t->mode) == RISCV_FS_CLEAN) {
         ir_call(t->ir, HELPER_DIRTY_FS, (struct ir_value){0}, (struct ir_value){0}, (struct ir_value){0});
         ir_exit_runtime(t->ir, TRANSLATE_EXIT_CONTINUE, t->pc);
         return false;
@@ -30,7 +26,7 @@ static bool begin(struct riscv_translation *t, enum use use)
     return true;
 }
 
-/* As begin(), for an instruction with a rounding mode, which it tells. */
+/* As riscv_fp_begin(), for an instruction with a rounding mode, which it tells. */
 static bool begin_rounding(struct riscv_translation *t, const struct riscv_operands *o, struct ir_fp *fp)
 {
     unsigned round = o->rm;
@@ -45,7 +41,7 @@ static bool begin_rounding(struct riscv_translation *t, const struct riscv_opera
         return false;
     }
     *fp = (struct ir_fp){.round = (uint8_t)round, .nan = IR_NAN_DEFAULT};
-    return begin(t, CHANGES);
+    return riscv_fp_begin(t, FP_CHANGES);
 }
 
 /* ---- registers ---- */
@@ -93,7 +89,7 @@ void riscv_fp_load(struct riscv_translation *t, const struct riscv_operands *o, 
 {
     struct ir_value address;
 
-    if (!begin(t, CHANGES))
+    if (!riscv_fp_begin(t, FP_CHANGES))
         return;
     address = ir_add(t->ir, riscv_read_x(t, o->rs1), ir_const(t->ir, (uint64_t)o->imm));
     write_f(t, o->rd, ir_load_as(t->ir, type, address, IR_LOAD_U(type == IR_F64 ? 3 : 2, riscv_data_mmu(t))));
@@ -103,7 +99,7 @@ void riscv_fp_store(struct riscv_translation *t, const struct riscv_operands *o,
 {
     struct ir_value address;
 
-    if (!begin(t, LOOKS))
+    if (!riscv_fp_begin(t, FP_LOOKS))
         return;
     address = ir_add(t->ir, riscv_read_x(t, o->rs1), ir_const(t->ir, (uint64_t)o->imm));
     /* The low half of the register, whether it is a boxed single or not. */
@@ -128,7 +124,7 @@ void riscv_fp_minmax(struct riscv_translation *t, const struct riscv_operands *o
 {
     struct ir_fp fp = {.round = IR_ROUND_DYNAMIC, .nan = IR_NAN_DEFAULT};
 
-    if (begin(t, CHANGES))
+    if (riscv_fp_begin(t, FP_CHANGES))
         write_f(t, o->rd, ir_fp2(t->ir, op, type, read_f(t, o->rs1, type), read_f(t, o->rs2, type), fp));
 }
 
@@ -191,7 +187,7 @@ void riscv_fp_sign(struct riscv_translation *t, const struct riscv_operands *o, 
 {
     struct ir_value result;
 
-    if (!begin(t, CHANGES))
+    if (!riscv_fp_begin(t, FP_CHANGES))
         return;
     if (o->rs1 == o->rs2 && sign == SIGN_COPY) { /* FMV */
         write_f(t, o->rd, read_f(t, o->rs1, type));
@@ -206,13 +202,13 @@ void riscv_fp_sign(struct riscv_translation *t, const struct riscv_operands *o, 
 void riscv_fp_compare(struct riscv_translation *t, const struct riscv_operands *o, enum ir_fcond cond,
                       enum ir_type type)
 {
-    if (begin(t, CHANGES))
+    if (riscv_fp_begin(t, FP_CHANGES))
         riscv_write_x(t, o->rd, ir_fcmp(t->ir, cond, type, read_f(t, o->rs1, type), read_f(t, o->rs2, type)));
 }
 
 void riscv_fp_class(struct riscv_translation *t, const struct riscv_operands *o, enum ir_type type)
 {
-    if (begin(t, LOOKS))
+    if (riscv_fp_begin(t, FP_LOOKS))
         riscv_write_x(
             t, o->rd,
             ir_call(t->ir, HELPER_FCLASS, raw_f(t, o->rs1), ir_const(t->ir, type == IR_F64), (struct ir_value){0}));
@@ -273,7 +269,7 @@ void riscv_fp_move_to_x(struct riscv_translation *t, const struct riscv_operands
 {
     struct ir_value value;
 
-    if (!begin(t, LOOKS))
+    if (!riscv_fp_begin(t, FP_LOOKS))
         return;
     value = raw_f(t, o->rs1);
     riscv_write_x(t, o->rd, type == IR_F32 ? ir_sext(t->ir, value, 32) : value);
@@ -281,6 +277,6 @@ void riscv_fp_move_to_x(struct riscv_translation *t, const struct riscv_operands
 
 void riscv_fp_move_from_x(struct riscv_translation *t, const struct riscv_operands *o, enum ir_type type)
 {
-    if (begin(t, CHANGES))
+    if (riscv_fp_begin(t, FP_CHANGES))
         write_f(t, o->rd, ir_bits(t->ir, type, riscv_read_x(t, o->rs1)));
 }

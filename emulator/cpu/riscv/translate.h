@@ -19,8 +19,20 @@ struct riscv_translation {
     unsigned length;  /* its bytes */
 };
 
-/* Slots of the IR: x0 to x31, then f0 to f31. */
-enum { SLOT_X0 = 0, SLOT_F0 = 32, SLOT_COUNT = 64 };
+/* Slots of the IR: x0 to x31, f0 to f31, and the CSRs that are plain storage. */
+enum {
+    SLOT_X0 = 0,
+    SLOT_F0 = 32,
+    SLOT_SSCRATCH = 64,
+    SLOT_SEPC,
+    SLOT_SCAUSE,
+    SLOT_STVAL,
+    SLOT_MSCRATCH,
+    SLOT_MEPC,
+    SLOT_MCAUSE,
+    SLOT_MTVAL,
+    SLOT_COUNT
+};
 
 /* Helpers (helpers.c). */
 enum riscv_helper {
@@ -111,7 +123,12 @@ void riscv_csr_register(struct riscv_translation *t, const struct riscv_operands
 void riscv_csr_immediate(struct riscv_translation *t, const struct riscv_operands *o,
                          enum riscv_csr_operation operation);
 
-/* rv_fd.c. `type` is IR_F32 or IR_F64. */
+/* rv_fd.c. false: the block has ended, with an exception or to be made again with FS dirty. Stores and moves to integer
+ * registers look at the floating-point state, the others change it. */
+enum riscv_fp_use { FP_LOOKS, FP_CHANGES };
+bool riscv_fp_begin(struct riscv_translation *t, enum riscv_fp_use use);
+
+/* `type` is IR_F32 or IR_F64. */
 enum riscv_sign { SIGN_COPY, SIGN_INVERT, SIGN_XOR };
 void riscv_fp_load(struct riscv_translation *t, const struct riscv_operands *o, enum ir_type type);
 void riscv_fp_store(struct riscv_translation *t, const struct riscv_operands *o, enum ir_type type);
