@@ -218,6 +218,13 @@ static bool reads_as_zero(struct edge *target)
 }
 
 /* Compression takes whole clusters; zeroes may have a finer grain (subclusters). */
+/* A new image reads as zeroes, but for a raw one on a device, which still has the device's old content. Asking the map
+ * instead would take preallocated space for data. */
+static bool is_zero_when_new(const struct node *node)
+{
+    return node->driver->create->create_format || (node->file && node->file->child->growable);
+}
+
 static uint64_t allocation_unit(struct node *node, bool compress)
 {
     struct image_facts facts = {0};
@@ -248,7 +255,9 @@ static bool open_target(struct tool *tool, const struct convert_options *options
                     "output file is smaller than input file: '%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",
                     all->target_name, node->size, all->size);
     all->cluster_size = allocation_unit(node, options->compress);
-    all->target_is_zero = options->target_is_zero || (!all->keep_backing && reads_as_zero(all->target));
+    all->target_is_zero = options->target_is_zero ||
+                          (!all->keep_backing && !options->no_create && is_zero_when_new(node)) ||
+                          (!all->keep_backing && reads_as_zero(all->target));
     return true;
 }
 

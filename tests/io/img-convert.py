@@ -68,6 +68,14 @@ def sparse(data):
     check(report["compressed-clusters"] >= clusters - 7, f"-c compresses what can be compressed: {report}")
 
 
+    for form in ("raw", "qcow2"):
+        for mode in ("falloc", "full"):
+            img("convert", "-f", "raw", "-O", form, "-o", f"preallocation={mode}", "s.raw", "t")
+            check(os.stat("t").st_blocks * 512 >= len(data) - 4096, f"{form}: zeroes punch holes into preallocation={mode}")
+            img("compare", "-q", "-f", "raw", "-F", form, "s.raw", "t")
+            os.unlink("t")
+
+
 def several_sources(data):
     write_file("odd.raw", data[:M + 512])
     img("convert", "-f", "raw", "-O", "qcow2", "odd.raw", "s.raw", "odd.raw", "t.qcow2")
