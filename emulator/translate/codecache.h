@@ -134,6 +134,13 @@ struct context {
     uint16_t tags[TRANSLATE_MMUS], fetch[TRANSLATE_MMUS];
 };
 
+/* Mappings larger than a page that were filled, merged; flushing one address in them flushes all. low > high: unused.
+ */
+enum { LARGE_RANGES = 4 };
+struct large_range {
+    uint64_t low, high;
+};
+
 struct translate_private {
     struct translate_cpu *next;
     unsigned index;
@@ -148,9 +155,7 @@ struct translate_private {
     uint16_t shared[TRANSLATE_MMUS]; /* the tag of entries that are the same in all address spaces */
     bool used[TRANSLATE_MMUS];       /* an entry was filled since the shared tag was fresh */
     struct context map[CONTEXT_MAP];
-    struct {
-        uint64_t low, high; /* covers all mappings larger than a page that were filled; low > high: none */
-    } large[TRANSLATE_MMUS];
+    struct large_range large[TRANSLATE_MMUS][LARGE_RANGES];
     uint64_t fetch_filter[64]; /* virtual pages executed since the last change of fetch context, by hash */
 
     struct fetch_entry fetch[TRANSLATE_FETCH_PAGES];

@@ -136,11 +136,27 @@ static bool tags_left(struct translate_cpu *tc, unsigned count)
     return false;
 }
 
+static void forget_large(struct translate_private *p)
+{
+    for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++) {
+        for (unsigned i = 0; i < LARGE_RANGES; i++)
+            p->large[mmu][i] = (struct large_range){UINT64_MAX, 0};
+    }
+}
+
+static bool is_in_large(const struct translate_private *p, unsigned mmu, uint64_t address)
+{
+    for (unsigned i = 0; i < LARGE_RANGES; i++) {
+        if (address >= p->large[mmu][i].low && address <= p->large[mmu][i].high)
+            return true;
+    }
+    return false;
+}
+
 void tlb_init(struct translate_cpu *tc)
 {
     wipe(tc);
-    for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++)
-        tc->private->large[mmu].low = UINT64_MAX;
+    forget_large(tc->private);
     refresh_fetch(tc);
 }
 
@@ -151,9 +167,8 @@ void translate_flush_all(struct translate_cpu *tc)
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++) {
         if (left)
             share_fresh_tag(tc, mmu);
-        tc->private->large[mmu].low = UINT64_MAX;
-        tc->private->large[mmu].high = 0;
     }
+    forget_large(tc->private);
     refresh_fetch(tc);
 }
 
@@ -227,7 +242,7 @@ void translate_flush_page(struct translate_cpu *tc, uint64_t address)
     struct translate_private *p = tc->private;
     uint64_t page = address & PAGE_MASK;
     for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++) {
-        if (address >= p->large[mmu].low && address <= p->large[mmu].high) {
+        if (is_in_large(p, mmu, address)) {
             translate_flush_all(tc);
             return;
         }
@@ -245,13 +260,26 @@ void translate_flush_page(struct translate_cpu *tc, uint64_t address)
 
 static void note_large(struct translate_cpu *tc, unsigned mmu, uint64_t address, unsigned size_log2)
 {
+    enum { NEAR = 64 << 20 }; /* neighbours are taken together */
     if (size_log2 <= TRANSLATE_PAGE_BITS)
         return;
+    struct large_range *into = tc->private->large[mmu], *unused = NULL;
     uint64_t low = address >> size_log2 << size_log2, high = low + ((1ull << size_log2) - 1);
-    if (low < tc->private->large[mmu].low)
-        tc->private->large[mmu].low = low;
-    if (high > tc->private->large[mmu].high)
-        tc->private->large[mmu].high = high;
+    for (unsigned i = 0; i < LARGE_RANGES; i++) {
+        struct large_range *r = &tc->private->large[mmu][i];
+        if (r->low > r->high)
+            unused = r;
+        else if (low - r->low + NEAR <= r->high - r->low + 2 * (uint64_t)NEAR) {
+            into = r;
+            unused = NULL;
+            break;
+        }
+    }
+    if (unused)
+        *unused = (struct large_range){low, high};
+    into = unused ? unused : into;
+    into->low = low < into->low ? low : into->low;
+    into->high = high > into->high ? high : into->high;
 }
 
 static bool page_has_code(struct page_state *state)

@@ -53,7 +53,7 @@ struct toy {
     uint64_t fault_address;
     uint64_t device_reads, device_writes, device_last;
 };
-enum { TOY_R = 1, TOY_WR = 2, TOY_EX = 4, TOY_GLOBAL = 8 };
+enum { TOY_R = 1, TOY_WR = 2, TOY_EX = 4, TOY_GLOBAL = 8, TOY_LARGE = 16 /* of 16 KiB */ };
 
 static inline bool toy_fill(void *cpu, uint64_t address, unsigned size, enum translate_access access, unsigned mmu,
                             struct translate_page *page)
@@ -77,6 +77,7 @@ static inline bool toy_fill(void *cpu, uint64_t address, unsigned size, enum tra
     page->write = entry & TOY_WR;
     page->fetch = entry & TOY_EX;
     page->global = entry & TOY_GLOBAL;
+    page->size_log2 = entry & TOY_LARGE ? 14 : 12;
     return true;
 }
 

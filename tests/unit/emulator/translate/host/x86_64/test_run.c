@@ -274,6 +274,30 @@ static void address_spaces_share_global_data(void **state)
     toy_free(t);
 }
 
+/* Flushing any address of a large mapping flushes all of it, however many there are. */
+static void large_mappings_go_as_a_whole(void **state)
+{
+    struct toy *t = start();
+    toy_poke(t, TOY_RAM, LOAD, 1);
+    toy_poke(t, TOY_RAM + 4, STOP, 0);
+    for (unsigned page = 0; page < 64; page++)
+        memcpy(t->ram + 0x10000 + 0x1000 * page, &(uint64_t){page}, 8);
+    t->translate = true;
+    map(t, 0, 16, TOY_RAM, TOY_EX);
+    for (unsigned large = 8; large < 20; large++) {
+        for (unsigned step = 0; step < 2; step++) {
+            for (unsigned i = 0; i < 4; i++)
+                map(t, 0, 4 * large + i, TOY_RAM + 0x10000 + 0x1000 * (4 * (large - 8 + step) + i), TOY_R | TOY_LARGE);
+            if (step)
+                translate_flush_page(&t->tc, 0x4000 * large + 0x3000);
+            t->s.x[3] = 0x4000 * large;
+            run_from(t, 0x10000);
+            assert_int_equal(t->s.x[5], 4 * (large - 8 + step));
+        }
+    }
+    toy_free(t);
+}
+
 static void returns_follow_the_mapping(void **state)
 {
     struct toy *t = start();
@@ -464,6 +488,7 @@ int main(void)
         cmocka_unit_test(links_between_pages_follow_the_mapping),
         cmocka_unit_test(address_spaces_keep_apart),
         cmocka_unit_test(address_spaces_share_global_data),
+        cmocka_unit_test(large_mappings_go_as_a_whole),
         cmocka_unit_test(returns_follow_the_mapping),
         cmocka_unit_test(indirect_jumps_find_their_way),
         cmocka_unit_test(straddling_instructions_depend_on_both_pages),
