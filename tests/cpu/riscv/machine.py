@@ -9,6 +9,7 @@ installed it must pass too, so that a test that is wrong does not go unnoticed; 
 it (ORACLE)."""
 import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,9 +25,15 @@ def build(source, out, *options):
                    check=True)
 
 
-def run(program, image, translate=""):
+def harts(source):
+    with open(source, encoding="utf-8") as text:
+        found = re.search(r"^# smp: (\d+)", text.read(), re.M)
+    return found[1] if found else "1"
+
+
+def run(program, image, smp, translate=""):
     """-> 0, the number of the step that failed (+ 128: by a trap nobody expected), or 'hangs'"""
-    command = [program, "-M", "virt", "-m", "256", "-bios", "none", "-kernel", image, "-display", "none", "-serial", "none",
+    command = [program, "-M", "virt", "-smp", smp, "-m", "256", "-bios", "none", "-kernel", image, "-display", "none", "-serial", "none",
                "-monitor", "none"]
     try:
         return subprocess.run(command, env=dict(os.environ, SPINDLE_TRANSLATE=translate), timeout=30).returncode
@@ -39,10 +46,10 @@ def main():
     for source in sorted(glob.glob(f"{HERE}/machine/*.S")):
         name = os.path.basename(source)[:-2]
         build(source, "test.elf")
-        results = {"evaluator": run(MACHINE, "test.elf", "eval"), "host code": run(MACHINE, "test.elf")}
+        results = {"evaluator": run(MACHINE, "test.elf", harts(source), "eval"), "host code": run(MACHINE, "test.elf", harts(source))}
         if ORACLE:
             build(source, "oracle.elf", "-Wa,--defsym,ORACLE=1")
-            results["QEMU"] = run(ORACLE, "oracle.elf")
+            results["QEMU"] = run(ORACLE, "oracle.elf", harts(source))
         bad = {who: result for who, result in results.items() if result}
         print(f"{name}: {'ok' if not bad else bad}", flush=True)
         wrong += bool(bad)
