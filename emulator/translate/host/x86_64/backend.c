@@ -171,6 +171,7 @@ static bool compile(struct machine_code *code, const struct ir_block *ir, struct
     e->block = block;
     e->unsupported = e->full = e->upper_dirty = false;
     e->at = 0;
+    e->flags_at = 0;
     e->insn_pc = block->pc;
     x86_regalloc_begin(e);
     uint32_t entry = 0;

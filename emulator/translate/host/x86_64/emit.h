@@ -126,6 +126,9 @@ struct emitter {
     uint16_t slot_value[IR_MAX_SLOTS]; /* a value known to equal the slot, or 0 */
     uint64_t spills;
     uint32_t vector_spills;
+    uint32_t flags_at; /* just behind an instruction whose flags are those of flags_reg; 0 none */
+    uint8_t flags_reg;
+    bool flags_wide;
     bool full;        /* no exits left: empty the cache */
     bool unsupported; /* give the block to the evaluator */
     bool upper_dirty; /* 256-bit registers were used */

@@ -11,6 +11,14 @@ static bool is_wide(const struct ir_op *op)
     return op->type == IR_I64;
 }
 
+/* A comparison with zero right behind can use the flags of this instruction. */
+static void flags_of(struct emitter *e, unsigned reg, bool wide)
+{
+    e->flags_at = x86_offset(&e->o);
+    e->flags_reg = (uint8_t)reg;
+    e->flags_wide = wide;
+}
+
 static void alu(struct emitter *e, enum x86_alu op, bool wide, unsigned to, const struct operand *b)
 {
     if (b->kind == OPERAND_REG)
@@ -19,6 +27,8 @@ static void alu(struct emitter *e, enum x86_alu op, bool wide, unsigned to, cons
         x86_alu_imm(&e->o, op, wide, to, b->imm);
     else
         x86_alu_rm(&e->o, op, wide, to, b->mem);
+    if (op != ALU_CMP)
+        flags_of(e, to, wide);
 }
 
 static void move(struct emitter *e, bool wide, unsigned to, unsigned from)
@@ -260,7 +270,10 @@ static void compare(struct emitter *e, const struct ir_op *op)
     }
     unsigned a = x86_gpr(e, op->a);
     struct operand b = x86_operand(e, op->b, wide);
-    if (b.kind == OPERAND_IMM && b.imm == 0)
+    bool zero = b.kind == OPERAND_IMM && b.imm == 0, equality = op->imm == IR_EQ || op->imm == IR_NE;
+    if (zero && equality && e->flags_at == x86_offset(&e->o) && e->flags_reg == a && e->flags_wide == wide)
+        return;
+    if (zero)
         x86_test_rr(&e->o, wide, a, a); /* as cmp with 0: carry clear, overflow clear */
     else
         alu(e, ALU_CMP, wide, a, &b);

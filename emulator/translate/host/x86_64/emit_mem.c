@@ -55,8 +55,12 @@ static uint32_t look_up(struct emitter *e, struct x86_out *o, unsigned base, int
 {
     bool aligned = mem.align == IR_ALIGN_NATURAL;
     address_plus(o, tag, base, aligned ? low : high - 1);
-    address_plus(o, index, base, low);
-    x86_shift_imm(o, SHIFT_SHR, true, index, TRANSLATE_PAGE_BITS - 5);
+    if (low) {
+        x86_lea(o, true, index, MEM(base, low));
+        x86_shift_imm(o, SHIFT_SHR, true, index, TRANSLATE_PAGE_BITS - 5);
+    } else {
+        x86_rorx(o, index, base, TRANSLATE_PAGE_BITS - 5); /* a move and a shift at once; the mask drops the rest */
+    }
     x86_alu_imm(o, ALU_AND, false, index, (TRANSLATE_TLB_ENTRIES - 1) << 5);
     x86_alu_imm(o, ALU_AND, true, tag, -TRANSLATE_PAGE | (aligned ? (1 << mem.size) - 1 : 0));
     struct x86_mem context = STATE(e, context);

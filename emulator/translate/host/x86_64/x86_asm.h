@@ -231,6 +231,7 @@ static inline void x86_shift_imm(struct x86_out *o, enum x86_shift op, bool w, u
     x86_rr(o, 0, w, 0xc1, op, to, false);
     x86_byte(o, count);
 }
+static inline void x86_rorx(struct x86_out *o, unsigned to, unsigned from, unsigned count);
 static inline void x86_shift_cl(struct x86_out *o, enum x86_shift op, bool w, unsigned to)
 {
     x86_rr(o, 0, w, 0xd3, op, to, false);
@@ -386,6 +387,11 @@ static inline void x86_vex_rm(struct x86_out *o, unsigned map, unsigned pp, bool
 {
     x86_vex(o, map, pp, w, l256, opcode, reg, vvvv, m.index, m.base);
     x86_modrm_mem(o, reg, m, tail);
+}
+static inline void x86_rorx(struct x86_out *o, unsigned to, unsigned from, unsigned count)
+{
+    x86_vex_rr(o, MAP_0F3A, PP_F2, true, false, 0xf0, to, 0, from);
+    x86_byte(o, count);
 }
 /* Scalars: f64 chooses sd or ss. Registers 0..15. */
 static inline unsigned x86_scalar(bool f64)
