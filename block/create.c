@@ -50,6 +50,12 @@ static bool write_format(struct graph *graph, const char *filename, const struct
 bool image_create(struct graph *graph, const char *filename, const struct block_driver *format, void *options,
                   struct error *err)
 {
+    return image_create_in(graph, filename, format, options, NULL, err);
+}
+
+bool image_create_in(struct graph *graph, const char *filename, const struct block_driver *format, void *options,
+                     const struct file_create_options *file, struct error *err)
+{
     if (!format->create)
         return fail(err, ENOTSUP, "Format driver '%s' does not support image creation", format->name);
     const struct block_driver *protocol = create_protocol(graph, filename, err);
@@ -62,6 +68,10 @@ bool image_create(struct graph *graph, const char *filename, const struct block_
     if (!format->create->create_format)
         return protocol->create->create_file(graph, path, options, err);
     auto_raw_create_options *empty = raw_create_options_new();
+    if (file) {
+        empty->nocow = file->nocow;
+        empty->extent_size_hint = file->extent_size_hint;
+    }
     return protocol->create->create_file(graph, path, empty, err) &&
            write_format(graph, filename, format, options, err);
 }

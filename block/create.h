@@ -13,6 +13,12 @@ const struct block_driver *create_protocol(struct graph *graph, const char *file
 bool image_create(struct graph *graph, const char *filename, const struct block_driver *format, void *options,
                   struct error *err);
 
+/* The same, with options of the file that holds the image; `file` NULL: the defaults. A raw image has its own. YIELDS.
+ */
+struct file_create_options;
+bool image_create_in(struct graph *graph, const char *filename, const struct block_driver *format, void *options,
+                     const struct file_create_options *file, struct error *err);
+
 /* The options type of a format's `-o`; NULL when the format cannot create images. */
 const struct schema_type *image_create_options_type(const struct block_driver *format);
 

@@ -15,7 +15,7 @@
 #include "block/create.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/keyval.h"
-#include "qmp/schema/schema.h"
+#include "qmp/schema/types.h"
 
 const struct block_driver *new_image_format(struct tool *tool, const char *format, struct error *err)
 {
@@ -34,6 +34,10 @@ bool new_image_help(const struct block_driver *format, const struct texts *optio
             continue;
         auto_free char *help = schema_help(image_create_options_type(format), NULL);
         printf("Supported %s options:\n%s", format->name, help);
+        if (format->create->create_format) {
+            auto_free char *file_help = file_create_options_help(NULL);
+            printf("\nOptions of the file that holds it:\n%s", file_help);
+        }
         return true;
     }
     return false;
@@ -140,9 +144,10 @@ static void print_default(const struct schema_member *member)
         printf(" %s=%" PRId64, member->name, member->default_value);
 }
 
-static void print_formatting(const struct new_image *image, const struct schema_type *type, const void *options)
+static void print_formatting(const struct new_image *image, const struct schema_type *type, const void *options,
+                             const struct file_create_options *file)
 {
-    auto_json *tree = schema_write(type, options);
+    auto_json *tree = schema_write(type, options), *file_tree = file_create_options_to_json(file);
     printf("Formatting '%s', fmt=%s", image->filename, image->format);
     for (size_t i = 0; i < ARRAY_SIZE(shown_options); i++) {
         const char *name = shown_options[i].name;
@@ -155,20 +160,38 @@ static void print_formatting(const struct new_image *image, const struct schema_
     }
     for (struct json_member m = json_first(tree); m.key; m = json_next(m))
         print_scalar(m.key, m.value);
+    for (struct json_member m = json_first(file_tree); m.key; m = json_next(m))
+        print_scalar(m.key, m.value);
     printf("\n");
     fflush(stdout); /* errors come after it */
 }
 
+/* Takes what concerns the file, and not the format, out of the tree. */
+static struct file_create_options *take_file_options(const struct schema_type *format, struct json *tree,
+                                                     struct error *err)
+{
+    auto_json *mine = json_new_object();
+    for (size_t i = 0; i < file_create_options_type.n_members; i++) {
+        const char *name = file_create_options_type.members[i].name;
+        struct json *value = find_member(format, name) ? NULL : json_take(tree, name);
+        if (value)
+            json_set(mine, name, value);
+    }
+    void *options = NULL;
+    return schema_read(&file_create_options_type, mine, SCHEMA_INPUT_KEYVAL, &options, err) ? options : NULL;
+}
+
 static bool create_from_tree(struct tool *tool, const struct new_image *image, const struct block_driver *format,
-                             const struct json *tree, struct error *err)
+                             struct json *tree, struct error *err)
 {
     const struct schema_type *type = image_create_options_type(format);
     void *options = NULL;
-    if (!schema_read(type, tree, SCHEMA_INPUT_KEYVAL, &options, err))
+    auto_file_create_options *file = take_file_options(type, tree, err);
+    if (!file || !schema_read(type, tree, SCHEMA_INPUT_KEYVAL, &options, err))
         return false;
     if (!image->quiet)
-        print_formatting(image, type, options);
-    bool ok = image_create(tool->graph, image->filename, format, options, err);
+        print_formatting(image, type, options, file);
+    bool ok = image_create_in(tool->graph, image->filename, format, options, file, err);
     schema_free(type, options);
     return ok;
 }

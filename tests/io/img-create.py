@@ -25,6 +25,8 @@ def options_reach_the_image():
     equal((info["cluster-size"], info["virtual-size"]), (4096, 3 << 20), "cluster size and size")
     data = info["format-specific"]["data"]
     equal((data["refcount-bits"], data["lazy-refcounts"]), (1, True), "options of two -o")
+    img("create", "-q", "-f", "qcow2", "-o", "nocow=on,lazy_refcounts", "file.qcow2", "1M")  # of the file, not the format
+    equal(img_json("info", "file.qcow2")["format-specific"]["data"]["lazy-refcounts"], True, "an option without a value is on")
     img("create", "-q", "-o", "preallocation=full,size=1M", "full.raw")
     check(os.stat("full.raw").st_blocks * 512 >= 1 << 20, "preallocation=full did not allocate")
 
@@ -73,6 +75,7 @@ def errors():
         (["-f", "qcow2", "-o", "size=1M", "x", "2M"], "only once"),
         (["-o", "preallocation=metadata", "x", "1M"], "Unsupported preallocation mode"),
         (["-f", "qcow2", "-o", "bananas=3", "x", "1M"], "bananas"),
+        (["-f", "qcow2", "-o", "nocow=3", "x", "1M"], "nocow"),
         (["-f", "qcow2", "-o", "cluster_size=3000", "x", "1M"], "3000"),
         (["-f", "qcow2", "x", "9E"], "x: "),
         (["nowhere/x", "1M"], "No such file"),
