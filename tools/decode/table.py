@@ -116,7 +116,7 @@ class Table:
             raise TableError(f"'{words[0]}' starts no declaration")
 
     def parse_instruction(self, line, extension, place):
-        name, pattern, operands, meaning = [column.strip() for column in re.split(r"\s\|(?:\s|$)", line, maxsplit=3)]
+        name, pattern, operands, meaning = [column.strip() for column in re.split(r"\s\|(?=\s|$)", line, maxsplit=3)]
         tokens = [self.parse_token(token) for token in pattern.split()]
         length = sum(width for width, *_ in tokens)
         if length % self.unit or not length:

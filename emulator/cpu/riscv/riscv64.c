@@ -6,6 +6,7 @@
  * sleep; everything else (exceptions, interrupts, environment calls, trap returns) it deals with and goes on.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/math.h"
 #include "emulator/cpu/riscv/csr.h"
@@ -53,11 +54,26 @@ static bool init(struct cpu *base, struct error *err)
     return true;
 }
 
+/* SPINDLE_COVERAGE=FILE in the environment: appends a line "name count" for each instruction, of how often it was
+ * translated. Tests look whether they meant to cover what they covered. */
+static void report_coverage(const struct cpu_riscv *cpu)
+{
+    const char *path = getenv("SPINDLE_COVERAGE");
+    FILE *out = path ? fopen(path, "a") : NULL;
+
+    if (!out)
+        return;
+    for (unsigned insn = RISCV_INSN_NONE + 1; insn < RISCV_INSN_COUNT; insn++)
+        fprintf(out, "%s %u\n", riscv_insn_table[insn].name, cpu->translated[insn]);
+    fclose(out);
+}
+
 /* The first vCPU owns the machine's code and goes last (cpu.h). */
 static void destroy(struct cpu *base)
 {
     struct cpu_riscv *cpu = cpu_riscv_of(base);
 
+    report_coverage(cpu);
     riscv_timer_destroy(cpu);
     translate_cpu_destroy(&cpu->tc);
     if (base->index == 0)

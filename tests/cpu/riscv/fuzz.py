@@ -13,7 +13,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "fuzz"))
-from generate import CODE_BASE, CODE_SIZE, MEMORY, STATE_SIZE, generate  # noqa: E402
+from generate import CODE_BASE, CODE_SIZE, LEFT_OUT, MEMORY, STATE_SIZE, generate, tables  # noqa: E402
 
 X_NAMES = ("zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6").split()
 MACHINE = os.environ.get("SPINDLE_MACHINE") or os.path.join(os.environ["SPINDLE_BIN"], "spindle-system-riscv64")
@@ -31,7 +31,7 @@ def run_oracle():
 
 
 def run_machine(translate):
-    environment = dict(os.environ, SPINDLE_TRANSLATE=translate)
+    environment = dict(os.environ, SPINDLE_TRANSLATE=translate, SPINDLE_COVERAGE="coverage")
     subprocess.run([MACHINE, "-M", "virt", "-m", "256", "-bios", "none", "-kernel", "bare.elf", "-display", "none",
                     "-monitor", "none", "-serial", "file:out.bin"], check=True, env=environment, timeout=60)
     with open("out.bin", "rb") as out:
@@ -75,6 +75,13 @@ def compare(ours, theirs, cases):
     return wrong
 
 
+def not_covered():
+    """Instructions that the generator can make and that no case had."""
+    with open("coverage", encoding="ascii") as lines:
+        counts = dict(line.split() for line in lines)
+    return [insn.name for insn in tables().instructions if insn.name not in LEFT_OUT and counts.get(insn.name, "0") == "0"]
+
+
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 20260101
     cases = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
@@ -88,7 +95,10 @@ def main():
         count = compare(run_machine(translate), theirs, cases)
         print(f"{translate or 'host code'}: {cases} cases of {length} instructions, seed {seed}: {count} differ")
         wrong += count
-    sys.exit(1 if wrong else 0)
+    missing = not_covered() if cases >= 1000 else []
+    if missing:
+        print("never translated:", *missing)
+    sys.exit(1 if wrong or missing else 0)
 
 
 main()
