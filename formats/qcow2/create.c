@@ -62,20 +62,34 @@ static struct header new_header(const struct qcow2_create_options *o, uint32_t v
     };
 }
 
+/* Writes a cluster whose bytes behind `used` are zero. What a growing file has not yet, reads as zeroes. */
+static int write_cluster(struct edge *file, uint64_t offset, const uint8_t *cluster, uint64_t used,
+                         uint64_t cluster_size)
+{
+    bool is_fresh = file->child->growable && offset >= file->child->size;
+    return block_write_buffer(file, offset, cluster, is_fresh ? round_up(used, 512) : cluster_size, 0);
+}
+
 /* Header, refcount table, refcount block: an image of size 0. */
 static bool write_seed(struct edge *file, const struct header *header, struct error *err)
 {
     uint64_t cluster_size = 1ull << header->cluster_bits;
-    auto_free uint8_t *clusters = block_alloc_buffer(file, 3 * cluster_size);
-    if (!clusters)
+    auto_free uint8_t *cluster = block_alloc_buffer(file, cluster_size);
+    if (!cluster)
         return fail(err, ENOMEM, "out of memory for a new image");
-    memset(clusters, 0, 3 * cluster_size);
-    if (!header_format(header, clusters, err))
+    uint64_t used;
+    if (!header_format(header, cluster, &used, err))
         return false;
-    store_be64(clusters + cluster_size, 2 * cluster_size);
+    int result = write_cluster(file, 0, cluster, used, cluster_size);
+    memset(cluster, 0, cluster_size);
+    store_be64(cluster, 2 * cluster_size);
+    if (!result)
+        result = write_cluster(file, cluster_size, cluster, 8, cluster_size);
+    memset(cluster, 0, cluster_size);
     for (uint64_t i = 0; i < 3; i++)
-        refcount_write(clusters + 2 * cluster_size, header->refcount_order, i, 1);
-    int result = block_write_buffer(file, 0, clusters, 3 * cluster_size, 0);
+        refcount_write(cluster, header->refcount_order, i, 1);
+    if (!result)
+        result = write_cluster(file, 2 * cluster_size, cluster, 3 * 8, cluster_size);
     return !result || fail_errno(err, result, "cannot write a new image");
 }
 
@@ -130,11 +144,10 @@ static bool grow_seed(struct qcow2 *q, const struct qcow2_create_options *o, uin
         mode = PREALLOCATION_METADATA; /* the data file has its own */
     if (!qcow2_preallocate(q, 0, size, mode, err))
         return false;
-    result = qcow2_sync_durable(q);
-    if (!result)
-        result = qcow2_finish(q);
+    result = qcow2_finish(q);
     if (!result)
         result = header_store(q);
+    q->is_new = false;
     if (!result)
         result = qcow2_barrier(q);
     return !result || fail_errno(err, result, "cannot write the new image");
@@ -155,7 +168,7 @@ static bool create_format(struct graph *graph, struct edge *file, const char *fi
         return false;
     auto_free struct qcow2 *q = new (struct qcow2);
     q->file = q->data = file;
-    q->writable = true;
+    q->writable = q->is_new = true;
     bool ok = header_load(file, &q->header, err) && qcow2_load(q, err);
     q->lazy_refcounts = false; /* a new image is clean */
     ok = ok && grow_seed(q, o, size, err);

@@ -77,6 +77,8 @@ int disk_table_write(struct disk_table *table, struct edge *file)
 
 int disk_table_write_all(const struct disk_table *table, struct edge *file, uint64_t size)
 {
+    if (file->child->growable && table->offset >= file->child->size)
+        size = round_up((uint64_t)table->count * 8, SECTOR); /* the rest was never written: zeroes */
     uint8_t *buffer = block_alloc_buffer(file, size);
     if (!buffer)
         return -ENOMEM;

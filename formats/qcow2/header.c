@@ -364,7 +364,7 @@ static bool put_feature_names(struct writer *w)
     return put_extension(w, EXTENSION_FEATURE_NAMES, table, sizeof table);
 }
 
-bool header_format(const struct header *h, uint8_t *cluster, struct error *err)
+bool header_format(const struct header *h, uint8_t *cluster, uint64_t *used, struct error *err)
 {
     uint64_t cluster_size = 1ull << h->cluster_bits;
     memset(cluster, 0, cluster_size);
@@ -402,8 +402,10 @@ bool header_format(const struct header *h, uint8_t *cluster, struct error *err)
             memcpy(w.at, h->backing_name, size);
             store_be64(cluster + HEADER_BACKING_OFFSET, (uint64_t)(w.at - cluster));
             store_be32(cluster + HEADER_BACKING_SIZE, (uint32_t)size);
+            w.at += size;
         }
     }
+    *used = (uint64_t)(w.at - cluster);
     return fits || fail(err, EINVAL,
                         "the names of the backing file and of the data file do not fit into the header: they must not "
                         "exceed %u bytes each, and end in the first cluster of %" PRIu64 " bytes",

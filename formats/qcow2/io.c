@@ -21,6 +21,8 @@ int qcow2_read_file(struct edge *file, uint64_t offset, void *buffer, size_t len
 
 int qcow2_barrier(struct qcow2 *q)
 {
+    if (q->is_new)
+        return 0;
     uint64_t map_writes = q->map_writes;
     int result = q->data != q->file ? block_flush(q->data) : 0;
     if (!result)

@@ -119,6 +119,7 @@ struct qcow2 {
     struct edge *file, *data; /* metadata file; where guest data is: the same without an external data file */
     struct header header;
     bool writable;
+    bool is_new; /* being created: nobody minds a crash, barriers are left out */
     bool broken; /* a corruption was found and reported: no more changes */
 
     /* Geometry, fixed at open. */
@@ -216,8 +217,8 @@ void header_release(struct header *header);
 int header_store(struct qcow2 *q);
 /* Sets or clears incompatible feature bits with a barrier behind it. */
 int header_set_incompatible(struct qcow2 *q, uint64_t bits, bool on);
-/* A new image's first cluster. */
-bool header_format(const struct header *header, uint8_t *cluster, struct error *err);
+/* A new image's first cluster, zero behind `used` bytes. */
+bool header_format(const struct header *header, uint8_t *cluster, uint64_t *used, struct error *err);
 
 /* disk_table.c */
 bool disk_table_load(struct disk_table *table, struct edge *file, uint64_t offset, uint32_t count, const char *what,
@@ -225,8 +226,9 @@ bool disk_table_load(struct disk_table *table, struct edge *file, uint64_t offse
 bool disk_table_init(struct disk_table *table, uint64_t offset, uint32_t count); /* zeroes, clean; false: no memory */
 void disk_table_release(struct disk_table *table);
 void disk_table_set(struct disk_table *table, uint32_t index, uint64_t value);
-int disk_table_write(struct disk_table *table, struct edge *file);                          /* changed sectors */
-int disk_table_write_all(const struct disk_table *table, struct edge *file, uint64_t size); /* zero padded to size */
+int disk_table_write(struct disk_table *table, struct edge *file); /* changed sectors */
+int disk_table_write_all(const struct disk_table *table, struct edge *file,
+                         uint64_t size); /* padded with zeroes to size */
 
 /* snapshot_table.c, bitmap_table.c */
 bool snapshot_table_load(struct qcow2 *q, struct error *err);

@@ -498,10 +498,15 @@ def external_data_files():
         image.extensions = struct.pack(">II", 0x44415441, len(name)) + name.ljust((len(name) + 7) // 8 * 8, b"\0") + b"\0" * 8
         return image
 
-    refused(naming(b'json:{"driver":"null-co"}'), "data file")
-    refused(naming(b"nbd:localhost:1"), "data file")
-    refused(naming(b"no-such-file"), "data file")
-    refused(Image().set(incompatible=1 << 2), "data file")
+    # What only describes an image opens nothing that the image names; what reads it takes a path and nothing else.
+    for image in (naming(b'json:{"driver":"null-co"}'), naming(b"nbd:localhost:1"), naming(b"no-such-file"),
+                  Image().set(incompatible=1 << 2)):
+        image.write("i.qcow2")
+        text = expect(("spindle-img", "info", "-f", "qcow2", "i.qcow2"), None)
+        if "/data-file" in text:
+            raise AssertionError(f"info opened the data file that an image names:\n{text}")
+        expect(("spindle-img", "convert", "-f", "qcow2", "-O", "raw", "i.qcow2", "o.raw"), 1, "data file")
+        expect(("spindle-io", "-f", "qcow2", "-c", "write 0 64k", "i.qcow2"), 1, "data file")
     refused(Image().set(autoclear=1 << 1), "raw external data")
     with open("data", "wb") as file:
         file.truncate(1 << 20)
