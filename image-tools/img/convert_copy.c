@@ -117,11 +117,6 @@ static enum verdict ask_map(struct conversion *all, uint64_t *length)
     return status.zero && all->sparse_size ? VERDICT_ZERO : VERDICT_COPY;
 }
 
-static void advance(struct conversion *all, uint64_t length)
-{
-    all->next += length;
-}
-
 static void add_done(struct conversion *all, uint64_t length)
 {
     all->done += length;
@@ -146,7 +141,7 @@ static bool find_piece(struct conversion *all, struct piece *piece)
         length = MIN(DIV_ROUND_UP(MIN(length, all->piece_size), all->granularity) * all->granularity, rest);
     bool pass = verdict == VERDICT_SKIP || (verdict == VERDICT_ZERO && all->target_is_zero);
     *piece = (struct piece){verdict == VERDICT_ZERO ? PIECE_ZERO : PIECE_DATA, all->next, length, all->next_ticket};
-    advance(all, length);
+    all->next += length;
     if (pass)
         add_done(all, length);
     else
