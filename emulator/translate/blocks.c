@@ -249,7 +249,6 @@ void code_empty(struct machine_code *code)
     code->block_count = 0;
     code->exit_count = 1;
     code->identity_count = 1;
-    code->generation++;
     if (code->host) {
         code->near = code->near_start;
         code->far = code->far_start;

@@ -97,7 +97,6 @@ struct machine_code {
     _Atomic bool emptying;      /* everybody out: the cache is being emptied */
     struct translate_cpu *cpus; /* through private->next */
     unsigned cpu_count;
-    uint32_t generation; /* counts emptyings */
 
     uint8_t *rw, *rx;         /* the two mappings of the cache */
     uint32_t size, near, far; /* hot code grows from near_start, stubs from far_start */
@@ -145,7 +144,6 @@ struct translate_private {
     struct translate_cpu *next;
     unsigned index;
     _Atomic bool inside; /* in translate_run(), and not waiting there for the emptying of the cache */
-    uint32_t generation;
 
     /* Tags (tlb.c). */
     uint32_t asid;

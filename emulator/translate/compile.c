@@ -125,8 +125,10 @@ static void decode(struct translate_cpu *tc, struct code_block *block, struct tr
     t.max_insns = CODE_BLOCK_INSNS;
     ir_begin(ir, guest->slots, guest->slot_count, guest->helpers, guest->helper_count);
     guest->translate(&t);
-    if (!ir_is_ended(ir)) /* a front end that stopped because ir_is_full() says where it would go on by itself */
+    if (!ir_is_ended(ir)) {
+        tc->fatal = "the front end left a block without an end";
         ir_exit_runtime(ir, TRANSLATE_EXIT_FATAL, block->pc);
+    }
 }
 
 struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *page)

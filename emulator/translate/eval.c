@@ -112,6 +112,6 @@ unsigned ir_evaluate(struct translate_cpu *tc, struct ir_evaluator *e, const str
                 return leave(tc, insn_pc, TRANSLATE_EXIT_EXCEPTION);
         }
     }
-    assert(!"block without an exit");
+    tc->fatal = "a block of translated code has no end";
     return TRANSLATE_EXIT_FATAL;
 }

@@ -306,8 +306,8 @@ static unsigned run_block(struct translate_cpu *tc, struct code_block *block)
     return tc->code->host ? run_code(tc, block->code) : evaluate(tc, block);
 }
 
-/* Where the code for tc->pc is, when an indirect jump of translated code would find it too: no lock, no search. 0: look.
- * An exit that waits to be linked goes the long way. */
+/* Where the code for tc->pc is, when an indirect jump of translated code would find it too: no lock, no search. 0:
+ * look. An exit that waits to be linked goes the long way. */
 static uint64_t known_code(const struct translate_cpu *tc)
 {
     const struct translate_jump *jump = &tc->jumps[jump_index(tc->code->guest, tc->pc)];

@@ -146,6 +146,11 @@ struct operand {
     int32_t imm;
     struct x86_mem mem;
 };
+extern const uint8_t x86_temps[X86_TEMPS];
+void x86_evict(struct emitter *e, unsigned r);       /* what `r` holds is about to be lost there */
+void x86_leave_pin(struct emitter *e, unsigned pin); /* the same, for a pin that the current operation may still read */
+void x86_load_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x86_mem m);
+void x86_store_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x86_mem m);
 void x86_regalloc_begin(struct emitter *e);
 unsigned x86_temp(struct emitter *e);                   /* a scratch register until the end of the operation */
 unsigned x86_temp_fixed(struct emitter *e, unsigned r); /* that very register, whoever has it moves */
@@ -161,11 +166,14 @@ unsigned x86_define_at(struct emitter *e, unsigned r);        /* in this registe
 void x86_result_in(struct emitter *e, unsigned r, bool wide); /* the result is in this temporary already */
 unsigned x86_define_reusing(struct emitter *e, unsigned id);  /* in the register of an operand that dies, if it can */
 unsigned x86_define_xmm(struct emitter *e, unsigned reuse); /* 0..15; reuse: an operand that may be overwritten, or 0 */
+/* slots.c */
 void x86_put(struct emitter *e, unsigned slot, unsigned id);
 void x86_get(struct emitter *e, unsigned slot);
-void x86_before_call(struct emitter *e);                 /* nothing lives in temporaries any more */
-void x86_spill_vectors(struct emitter *e);               /* wide values to memory: the slow path keeps 128 bits only */
 void x86_slot_changes(struct emitter *e, unsigned slot); /* a helper will write it */
+/* regalloc.c again */
+void x86_before_call(struct emitter *e);   /* nothing lives in temporaries any more */
+void x86_spill_vectors(struct emitter *e); /* wide values to memory: the slow path keeps 128 bits only */
+/* window.c */
 struct window *x86_window_find(struct emitter *e, unsigned base, unsigned mmu, unsigned *reg); /* locks *reg */
 struct window *x86_window_new(struct emitter *e, unsigned base, unsigned reaches, unsigned reg);
 void x86_window_drop(struct emitter *e, unsigned number);

@@ -8,7 +8,7 @@
  */
 #include "emulator/translate/host/x86_64/emit.h"
 
-static const uint8_t temps[X86_TEMPS] = {RAX, RCX, RDX, RSI, RDI};
+const uint8_t x86_temps[X86_TEMPS] = {RAX, RCX, RDX, RSI, RDI};
 
 void x86_regalloc_begin(struct emitter *e)
 {
@@ -89,7 +89,7 @@ static void spill_free(struct emitter *e, struct value *v)
     v->spill = -1;
 }
 
-static void store_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x86_mem m)
+void x86_store_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x86_mem m)
 {
     if (is_vector_type(type))
         x86_vector_store(&e->o, type == IR_V256, x, m);
@@ -97,7 +97,7 @@ static void store_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x
         x86_vstore_scalar(&e->o, type != IR_F32, x, m);
 }
 
-static void load_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x86_mem m)
+void x86_load_xmm(struct emitter *e, enum ir_type type, unsigned x, struct x86_mem m)
 {
     if (is_vector_type(type))
         x86_vector_load(&e->o, type == IR_V256, x, m);
@@ -113,7 +113,7 @@ static void spill(struct emitter *e, unsigned id)
         return;
     v->spill = (int8_t)spill_new(e, is_vector_type(type));
     if (v->reg >= XMM)
-        store_xmm(e, is_xmm_type(type) ? type : IR_F64, v->reg - XMM, spill_mem(v->spill));
+        x86_store_xmm(e, is_xmm_type(type) ? type : IR_F64, v->reg - XMM, spill_mem(v->spill));
     else
         x86_store(&e->o, 3, v->reg, spill_mem(v->spill));
 }
@@ -132,7 +132,7 @@ static unsigned other_pin(const struct emitter *e, unsigned id, unsigned but)
 }
 
 /* The value in `r` is about to be lost there. */
-static void evict(struct emitter *e, unsigned r)
+void x86_evict(struct emitter *e, unsigned r)
 {
     unsigned id = e->reg_value[r];
     e->reg_value[r] = 0;
@@ -175,13 +175,13 @@ static unsigned pick(struct emitter *e, const uint8_t *from, unsigned count, uns
         e->unsupported = true;
         return base ? base : RAX;
     }
-    evict(e, best);
+    x86_evict(e, best);
     return best;
 }
 
 unsigned x86_temp(struct emitter *e)
 {
-    unsigned r = pick(e, temps, X86_TEMPS, 0);
+    unsigned r = pick(e, x86_temps, X86_TEMPS, 0);
     e->locked |= 1u << r;
     return r;
 }
@@ -201,8 +201,8 @@ unsigned x86_temp_fixed(struct emitter *e, unsigned r)
         e->locked |= 1u << r;
         unsigned to = NO_REG; /* move rather than spill, when there is room */
         for (unsigned i = 0; i < X86_TEMPS; i++) {
-            if (!(e->locked >> temps[i] & 1) && !e->reg_value[temps[i]])
-                to = temps[i];
+            if (!(e->locked >> x86_temps[i] & 1) && !e->reg_value[x86_temps[i]])
+                to = x86_temps[i];
         }
         if (to != NO_REG) {
             x86_mov_rr(&e->o, true, to, r);
@@ -211,7 +211,7 @@ unsigned x86_temp_fixed(struct emitter *e, unsigned r)
             e->reg_value[r] = 0;
         }
     }
-    evict(e, r);
+    x86_evict(e, r);
     e->locked |= 1u << r;
     return r;
 }
@@ -288,7 +288,7 @@ unsigned x86_xmm(struct emitter *e, unsigned id)
     }
     unsigned x = x86_xtemp(e);
     bool narrow = type == IR_I32;
-    load_xmm(e, narrow ? IR_F32 : is_xmm_type(type) ? type : IR_F64, x, m);
+    x86_load_xmm(e, narrow ? IR_F32 : is_xmm_type(type) ? type : IR_F64, x, m);
     if (is_xmm_type(type)) {
         v->reg = (uint8_t)(XMM + x);
         e->reg_value[XMM + x] = (uint16_t)id;
@@ -311,7 +311,7 @@ struct operand x86_operand(struct emitter *e, unsigned id, bool wide)
 /* --- Results --- */
 
 /* The pin will be overwritten by this operation or right after it; operands of this operation may still read it. */
-static void leave_pin(struct emitter *e, unsigned pin)
+void x86_leave_pin(struct emitter *e, unsigned pin)
 {
     unsigned id = e->reg_value[pin];
     if (!id || val(e, id)->reg != pin || !lives_on(e, id)) {
@@ -352,7 +352,7 @@ static unsigned define_hinted(struct emitter *e)
     if (!v->hint)
         return NO_REG;
     unsigned slot = v->hint - 1u, pin = e->layout->pin_of_slot[slot];
-    leave_pin(e, pin);
+    x86_leave_pin(e, pin);
     e->slot_value[slot] = 0;
     return defined(e, pin);
 }
@@ -398,125 +398,6 @@ unsigned x86_define_xmm(struct emitter *e, unsigned reuse)
     return defined(e, XMM + x86_xtemp(e)) - XMM;
 }
 
-/* --- Slots --- */
-
-static void put_pinned(struct emitter *e, unsigned slot, unsigned pin, unsigned id)
-{
-    struct value *v = val(e, id);
-    if (e->reg_value[pin] != id) {
-        leave_pin(e, pin);
-        load_gpr(e, pin, id);
-        bool was_temp = v->reg < XMM && !is_pin(e, v->reg);
-        if (was_temp)
-            e->reg_value[v->reg] = 0;
-        if (was_temp || v->reg == NO_REG)
-            v->reg = (uint8_t)pin;
-        e->reg_value[pin] = (uint16_t)id;
-    }
-    e->slot_value[slot] = (uint16_t)id;
-}
-
-/* The memory of the slot is about to change: a value that is only there moves to a register. */
-static void leave_home(struct emitter *e, unsigned slot, unsigned but)
-{
-    unsigned id = e->slot_value[slot];
-    e->slot_value[slot] = 0;
-    if (!id || id == but || val(e, id)->home != slot + 1)
-        return;
-    if (lives_on(e, id) && val(e, id)->reg == NO_REG && val(e, id)->spill < 0) {
-        if (is_xmm_type(type_of(e, id)))
-            x86_xmm(e, id);
-        else
-            x86_gpr(e, id);
-    }
-    val(e, id)->home = 0;
-}
-
-static unsigned log2_size(enum ir_type type)
-{
-    return (unsigned)__builtin_ctz(ir_type_size(type));
-}
-
-static void store_value(struct emitter *e, enum ir_type type, unsigned id, struct x86_mem m)
-{
-    uint64_t c;
-    const struct value *v = val(e, id);
-    bool boxed = v->reg == NO_REG && !v->home && v->spill < 0 && e->b->ops[id].op == IR_OP_box;
-    if (boxed && ir_type_size(type) == 8) {
-        x86_vstore_scalar(&e->o, false, x86_xmm(e, e->b->ops[id].a), m);
-        m.disp += 4;
-        x86_store_imm(&e->o, 2, -1, m);
-    } else if (is_vector_type(type) || (v->reg != NO_REG && v->reg >= XMM)) {
-        store_xmm(e, is_xmm_type(type) ? type : type == IR_I32 ? IR_F32 : IR_F64, x86_xmm(e, id), m);
-    } else if (x86_const(e, id, &c) && fits32((int64_t)c)) {
-        x86_store_imm(&e->o, log2_size(type), (int32_t)c, m);
-    } else {
-        x86_store(&e->o, log2_size(type), x86_gpr(e, id), m);
-    }
-}
-
-void x86_put(struct emitter *e, unsigned slot, unsigned id)
-{
-    unsigned pin = e->layout->pin_of_slot[slot];
-    if (pin != PIN_NONE) {
-        put_pinned(e, slot, pin, id);
-        return;
-    }
-    uint64_t c;
-    enum ir_type type = e->b->slots[slot].type;
-    leave_home(e, slot, id);
-    store_value(e, type, id, slot_mem(e, slot));
-    if (ir_type_size(type) == ir_type_size(type_of(e, id)) && !x86_const(e, id, &c)) {
-        e->slot_value[slot] = (uint16_t)id;
-        if (!val(e, id)->home)
-            val(e, id)->home = (uint8_t)(slot + 1);
-    }
-}
-
-void x86_get(struct emitter *e, unsigned slot)
-{
-    unsigned pin = e->layout->pin_of_slot[slot];
-    struct value *v = val(e, e->at);
-    enum ir_type type = e->b->slots[slot].type;
-    if (pin != PIN_NONE) {
-        v->reg = (uint8_t)pin;
-        if (!e->reg_value[pin] || !lives_on(e, e->reg_value[pin]))
-            e->reg_value[pin] = (uint16_t)e->at;
-        else /* the pin's value has an id already (a get of the other type): a copy keeps the bookkeeping simple */
-        {
-            v->reg = NO_REG;
-            unsigned t = x86_temp(e);
-            x86_mov_rr(&e->o, true, t, pin);
-            defined(e, t);
-        }
-    } else if (type == IR_I8 || type == IR_I16) {
-        x86_load_extend(&e->o, log2_size(type), false, defined(e, x86_temp(e)), slot_mem(e, slot));
-    } else {
-        /* Whoever claimed the slot before keeps its home, too: leave_home() looks at one value only. */
-        unsigned before = e->slot_value[slot];
-        if (before && lives_on(e, before) && val(e, before)->home == slot + 1) {
-            if (is_xmm_type(type_of(e, e->at)))
-                load_xmm(e, type_of(e, e->at), defined(e, XMM + x86_xtemp(e)) - XMM, slot_mem(e, slot));
-            else
-                x86_load(&e->o, ir_type_size(type) == 8, defined(e, x86_temp(e)), slot_mem(e, slot));
-        } else {
-            v->home = (uint8_t)(slot + 1);
-            e->slot_value[slot] = (uint16_t)e->at;
-        }
-    }
-}
-
-void x86_slot_changes(struct emitter *e, unsigned slot)
-{
-    unsigned pin = e->layout->pin_of_slot[slot];
-    if (pin == PIN_NONE) {
-        leave_home(e, slot, 0);
-        return;
-    }
-    evict(e, pin);
-    e->slot_value[slot] = 0;
-}
-
 /* --- Calls and the end of an operation --- */
 
 static void leave_register(struct emitter *e, unsigned r)
@@ -526,13 +407,13 @@ static void leave_register(struct emitter *e, unsigned r)
         val(e, id)->reg = NO_REG;
         e->reg_value[r] = 0;
     }
-    evict(e, r);
+    x86_evict(e, r);
 }
 
 void x86_before_call(struct emitter *e)
 {
     for (unsigned i = 0; i < X86_TEMPS; i++)
-        leave_register(e, temps[i]);
+        leave_register(e, x86_temps[i]);
     for (unsigned x = XMM; x < REGS; x++)
         leave_register(e, x);
 }
@@ -541,48 +422,7 @@ void x86_spill_vectors(struct emitter *e)
 {
     for (unsigned x = XMM; x < REGS; x++) {
         if (e->reg_value[x] && type_of(e, e->reg_value[x]) >= IR_V256)
-            evict(e, x);
-    }
-}
-
-/* Windows: claimed for the operation, freed when nobody behind uses them. */
-struct window *x86_window_find(struct emitter *e, unsigned base, unsigned mmu, unsigned *reg)
-{
-    for (unsigned i = 0; i < WINDOWS; i++) {
-        if (e->windows[i].base != base || !base || e->windows[i].mmu != mmu)
-            continue;
-        for (unsigned t = 0; t < X86_TEMPS; t++) {
-            if (e->reg_value[temps[t]] == WINDOW_ID + i) {
-                *reg = temps[t];
-                e->locked |= 1u << *reg;
-                return &e->windows[i];
-            }
-        }
-    }
-    return NULL;
-}
-
-struct window *x86_window_new(struct emitter *e, unsigned base, unsigned reaches, unsigned reg)
-{
-    unsigned best = 0;
-    for (unsigned i = 1; i < WINDOWS; i++) { /* a free one, or that which is used least long */
-        if (e->windows[best].base &&
-            (!e->windows[i].base || e->values[WINDOW_ID + i].last < e->values[WINDOW_ID + best].last))
-            best = i;
-    }
-    x86_window_drop(e, best);
-    e->windows[best].base = (uint16_t)base;
-    e->values[WINDOW_ID + best] = (struct value){.reg = (uint8_t)reg, .spill = -1, .last = (uint16_t)reaches};
-    e->reg_value[reg] = (uint16_t)(WINDOW_ID + best);
-    return &e->windows[best];
-}
-
-void x86_window_drop(struct emitter *e, unsigned number)
-{
-    e->windows[number].base = 0;
-    for (unsigned t = 0; t < X86_TEMPS; t++) {
-        if (e->reg_value[temps[t]] == WINDOW_ID + number)
-            e->reg_value[temps[t]] = 0;
+            x86_evict(e, x);
     }
 }
 

@@ -231,7 +231,6 @@ static inline void x86_shift_imm(struct x86_out *o, enum x86_shift op, bool w, u
     x86_rr(o, 0, w, 0xc1, op, to, false);
     x86_byte(o, count);
 }
-static inline void x86_rorx(struct x86_out *o, unsigned to, unsigned from, unsigned count);
 static inline void x86_shift_cl(struct x86_out *o, enum x86_shift op, bool w, unsigned to)
 {
     x86_rr(o, 0, w, 0xd3, op, to, false);
