@@ -186,7 +186,8 @@ static bool describe_chain(struct tool *tool, const struct info_options *options
                            struct block_graph_info_list *chain, struct visits *visits, struct error *err)
 {
     bool writethrough;
-    struct open_mode mode = {.read_only = true, .no_backing = true, .metadata_only = true, .force_share = options->force_share};
+    struct open_mode mode = {
+        .read_only = true, .no_backing = true, .metadata_only = true, .force_share = options->force_share};
     if (options->cache && !tool_cache_mode(options->cache, &mode, &writethrough, err))
         return false;
     struct block_graph_info *info =
