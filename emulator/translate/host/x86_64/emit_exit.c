@@ -137,8 +137,9 @@ static void pop_return(struct emitter *e)
 static void emit_exit_indirect(struct emitter *e, const struct ir_op *op)
 {
     _Static_assert(sizeof(struct translate_jump) == 16, "the scaling below");
-    x86_temp_fixed(e, RAX);
-    x86_gpr_into(e, RAX, op->a);
+    unsigned target = x86_gpr(e, op->a); /* nothing lives on behind the exit: registers may be overwritten at will */
+    if (target != RAX)
+        x86_mov_rr(&e->o, true, RAX, target);
     if (op->imm == IR_HINT_RETURN)
         pop_return(e);
     uint32_t lookup = e->layout->thunk[THUNK_LOOKUP];
