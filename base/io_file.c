@@ -55,8 +55,8 @@ struct io_file *io_file_from_fd(struct loop *loop, int fd, enum io_engine engine
                              .loop = loop,
                              .fd = fd,
                              .is_block_device = S_ISBLK(st.st_mode),
-                             .is_direct = fcntl(fd, F_GETFL) & O_DIRECT,
-                             .may_try_nowait = true};
+                             .is_direct = fcntl(fd, F_GETFL) & O_DIRECT};
+    file->may_try_nowait = !file->is_direct; /* without a page cache it would wait for the device after all */
     if (!choose_engine(file, engine, err))
         return NULL;
     TAKE_FD(owned);

@@ -51,17 +51,26 @@ static void do_datasync(void *arg)
         t->result = -errno;
 }
 
+/* What the page cache has, at once, or -EAGAIN. */
+static ssize_t read_cached(struct io_file *file, const struct iovec *iov, int count, uint64_t offset)
+{
+    if (!file->may_try_nowait || !loop_may_go_directly(file->loop))
+        return -EAGAIN;
+    file->loop->stats.system_calls++;
+    ssize_t n = preadv2(file->fd, iov, count, (off_t)offset, RWF_NOWAIT);
+    if (n >= 0)
+        return n;
+    if (errno != EAGAIN && errno != EINTR)
+        file->may_try_nowait = false;
+    return -EAGAIN;
+}
+
 static int64_t threads_readv(struct io_file *file, const struct iovec *iov, int count, uint64_t offset)
 {
     file->loop->stats.operations++;
-    if (file->may_try_nowait) {
-        file->loop->stats.system_calls++;
-        ssize_t n = preadv2(file->fd, iov, count, (off_t)offset, RWF_NOWAIT);
-        if (n >= 0)
-            return n; /* also when short: the caller comes again for the rest */
-        if (errno != EAGAIN && errno != EINTR)
-            file->may_try_nowait = false;
-    }
+    ssize_t n = read_cached(file, iov, count, offset);
+    if (n >= 0)
+        return n; /* also when short: the caller comes again for the rest */
     struct transfer t = {.fd = file->fd, .iov = iov, .count = count, .offset = offset};
     co_offload(do_read, &t);
     return t.result;

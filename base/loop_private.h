@@ -69,6 +69,8 @@ struct loop {
     struct aio *aio;
     struct sim *sim;
     struct loop_stats stats;
+    uint64_t direct_turn; /* the turn that `direct_count` is about */
+    unsigned direct_count;
 
     void *backend_state;
 };
@@ -109,6 +111,18 @@ void loop_post_call(struct loop *loop, struct loop_call *call); /* any thread; `
 void loop_wake(struct loop *loop);                              /* any thread: ends a poll that waits */
 
 void loop_timers_run(struct loop *loop, uint64_t now_ns);
+
+/* May a coroutine do something short at once that would else be submitted? Only so often a turn: one that finds all it
+ * wants in the page cache would never let the others hear from the kernel. */
+#define DIRECT_OPERATIONS_A_TURN 256
+static inline bool loop_may_go_directly(struct loop *loop)
+{
+    if (loop->direct_turn != loop->stats.turns) {
+        loop->direct_turn = loop->stats.turns;
+        loop->direct_count = 0;
+    }
+    return loop->direct_count++ < DIRECT_OPERATIONS_A_TURN;
+}
 
 /* libaio, made on first use (io_file_aio.c). */
 void aio_flush(struct aio *aio);
