@@ -325,11 +325,8 @@ static bool packed_start(struct queue *queue, struct error *err)
         slots += MIN(shared_read(area->entries[i].count), record->size);
         left_add(record, i, shared_read(area->entries[i].counter));
     }
-    if (!record->left_count) { /* the ring's own position is good */
-        area->used_index = area->old_used_index = state.used;
-        area->used_wrap = area->old_used_wrap = state.used_wrap;
-        return true;
-    }
+    /* The position, too, is the record's: unlike the split ring's used index it cannot be read from the ring, and a
+     * front end that has lost its daemon does not know it. */
     state.used = checked(record, shared_read(area->used_index));
     state.used_wrap = area->used_wrap;
     uint32_t available = state.used + slots;

@@ -102,9 +102,9 @@ end_and_serve_while_running() {
     local part=$1 signal=$2 times=0
     shift 2
     wait_console "$part" "selftest: .* writing"
-    while sleep 1.$((RANDOM % 10)) && ! console_says "$part" "comparing" && kill -0 "$emulator" 2>/dev/null; do
+    while sleep 0.$((RANDOM % 6 + 2)) && ! console_says "$part" "comparing" && kill -0 "$emulator" 2>/dev/null; do
         end_server "$signal"
-        sleep 0.$((RANDOM % 4))
+        sleep 0.$((RANDOM % 3))
         serve "$@"
         times=$((times + 1))
     done
