@@ -13,6 +13,9 @@
  * its first answer is there, and that one is waited for in the loop: a daemon that is up but busy, or serves another
  * machine, must not stop this one. The record of requests in flight lies in memory that we keep, so a restarted daemon
  * answers what its predecessor left open.
+ *
+ * What that record cannot hide: writes that a killed daemon had answered but kept in its own memory (tables of a qcow2
+ * image) are missing in the next one, and the guest does not learn of it. One that is asked to end loses nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
