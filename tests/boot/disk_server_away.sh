@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # If this fails, an emulator whose disk server is away cannot be ended, or a guest that is reset meanwhile does not boot again.
 # labels: boot
-# requires: e2fsck python3
+# requires: e2fsck
 # timeout: 300
 set -euo pipefail
 . "$SPINDLE_SRC/tests/boot/disk_lib.sh"
