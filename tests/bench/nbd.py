@@ -54,6 +54,8 @@ def start_nbdkit(args, image, path):
 
 
 def start_qemu_nbd(args, image, path):
+    if args.format != "raw":  # only one program may have it open for writing
+        image = shutil.copy(image, image + ".qemu")
     return (start(["qemu-nbd", "-t", "-k", path, "-f", args.format, "-x", "disk", "-e", "4", "--cache=writeback", image], path),
             f"nbd+unix:///disk?socket={path}")
 

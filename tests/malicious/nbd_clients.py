@@ -194,6 +194,27 @@ def start_server(qmp, limits=None):
     qmp.command("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk", "name": "disk", "writable": True})
 
 
+def out_of_descriptors():
+    """More clients than a daemon with few descriptors can take: those that are in are served, the rest when there is room."""
+    command = [DAEMON, "--blockdev", "null-co,node-name=n,size=1M", "--nbd-server", "addr.type=unix,addr.path=few,max-connections=0",
+               "--export", "nbd,id=e,node-name=n,name=disk"]
+    with Program(command, stderr=open("few.log", "wb"), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))) as few:
+        while not os.path.exists("few"):
+            time.sleep(0.02)
+        socks = [connect("few") for _ in range(100)]
+        exactly(socks[0], 18)
+        time.sleep(0.5)
+        socks[0].sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 1, 4) + b"disk")
+        exactly(socks[0], 10)
+        request(socks[0], 3)
+        assert result(socks[0]) == 0
+        for sock in socks[1:60]:
+            sock.close()
+        exactly(socks[-1], 18)
+        assert few.poll() is None
+    assert open("few.log").read().count("cannot accept") in (1, 2), "a warning for each attempt"
+
+
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20480), hard))
 with open("disk.img", "wb") as out:
@@ -207,3 +228,4 @@ with Program([DAEMON, "--blockdev", "file,node-name=disk,filename=disk.img",
         assert program.poll() is None, f"the daemon is gone after {attack.__name__}"
         works()
         monitor.events.clear()
+out_of_descriptors()
