@@ -35,7 +35,7 @@ emulator=
 make_raw_disk
 daemon=("$SPINDLE_DAEMON" "${nodes[@]}" --export type=vhost-user-blk,id=e,node-name=r,writable=on,addr.type=unix,addr.path=vhost.sock)
 serve vhost.sock "${daemon[@]}"
-boot 1 -chardev socket,id=c,path=vhost.sock -device vhost-user-blk-device,chardev=c -qmp unix:monitor,server=on,wait=off
+boot 1 -chardev socket,id=c,path=vhost.sock -device vhost-user-blk,chardev=c -qmp unix:monitor,server=on,wait=off
 wait_console 1 "selftest: .* writing"
 end_server KILL
 monitor system_reset

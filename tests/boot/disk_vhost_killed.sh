@@ -11,7 +11,7 @@ make_raw_disk
 command=("$SPINDLE_DAEMON" --blockdev driver=file,node-name=f,filename=disk.raw,discard=unmap
     --blockdev driver=raw,node-name=r,file=f,discard=unmap
     --export type=vhost-user-blk,id=e,node-name=r,writable=on,addr.type=unix,addr.path=vhost.sock)
-disk=(-chardev socket,id=c,path=vhost.sock -device vhost-user-blk-device,chardev=c)
+disk=(-chardev socket,id=c,path=vhost.sock -device vhost-user-blk,chardev=c)
 serve vhost.sock "${command[@]}"
 boot 1 "${disk[@]}"
 end_and_serve_while_running 1 KILL vhost.sock "${command[@]}"

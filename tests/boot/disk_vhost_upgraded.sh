@@ -11,7 +11,7 @@ set -euo pipefail
 command=("$SPINDLE_DAEMON" --blockdev driver=file,node-name=f,filename=disk/disk.qcow2,discard=unmap
     --blockdev driver=qcow2,node-name=q,file=f,discard=unmap
     --export type=vhost-user-blk,id=e,node-name=q,writable=on,addr.type=unix,addr.path=vhost.sock)
-disk=(-chardev socket,id=c,path=vhost.sock -device vhost-user-blk-device,chardev=c)
+disk=(-chardev socket,id=c,path=vhost.sock -device vhost-user-blk,chardev=c)
 serve vhost.sock "${command[@]}"
 boot 1 "${disk[@]}"
 end_and_serve_while_running 1 TERM vhost.sock "${command[@]}"
