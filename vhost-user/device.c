@@ -434,13 +434,24 @@ static void forget_front_end(struct device *device)
     device->limits.writeback = !device->export->writethrough;
 }
 
+bool device_may_warn(struct device *device)
+{
+    enum { WARNINGS_A_MINUTE = 20 };
+    uint64_t now = loop_now_ns(device->loop);
+    if (now - device->warning_time > 60000000000u) {
+        device->warning_time = now;
+        device->warnings = 0;
+    }
+    return device->warnings++ < WARNINGS_A_MINUTE;
+}
+
 void device_serve(struct device *device)
 {
     for (;;) {
         struct vhost_user_message message;
         int got = message_receive(device->stream, &message);
         if (got <= 0) {
-            if (got == -EPROTO)
+            if (got == -EPROTO && device_may_warn(device))
                 log_warning("export '%s': the front end sent no vhost-user message", device->export->id);
             break;
         }
@@ -448,7 +459,8 @@ void device_serve(struct device *device)
         bool good = handle(device, &message, &err);
         message_close_fds(&message);
         if (!good) {
-            log_warning("export '%s': front end is disconnected: %s", device->export->id, err.message);
+            if (device_may_warn(device))
+                log_warning("export '%s': front end is disconnected: %s", device->export->id, err.message);
             break;
         }
     }

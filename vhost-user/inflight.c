@@ -366,10 +366,11 @@ bool inflight_start(struct queue *queue, struct error *err)
         return true;
     if (record->size < queue->size) {
         /* QEMU's virtio-mmio lets a driver choose a larger ring than it made the record for. */
-        log_warning(
-            "export '%s': queue %u has %u entries, its record of requests in flight only %u: a restart will not "
-            "find its requests",
-            queue->device->export->id, queue->index, queue->size, record->size);
+        if (device_may_warn(queue->device))
+            log_warning(
+                "export '%s': queue %u has %u entries, its record of requests in flight only %u: a restart will not "
+                "find its requests",
+                queue->device->export->id, queue->index, queue->size, record->size);
         record->area = NULL;
         return true;
     }

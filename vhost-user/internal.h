@@ -86,6 +86,8 @@ struct device {
     struct stream *backend_channel; /* for our own messages to the front end; NULL: none */
     struct co_group notifiers;      /* at most one coroutine, which sends on it */
     bool config_changed;            /* the front end is to be told */
+    uint64_t warning_time;          /* when counting `warnings` began */
+    unsigned warnings;
 
     uint64_t features, protocol_features;
     struct guest_regions regions;
@@ -133,5 +135,6 @@ void queue_reset(struct queue *queue);
 /* device.c */
 void device_serve(struct device *device); /* one front end, until it leaves. YIELDS */
 void device_notify_resize(struct device *device);
+bool device_may_warn(struct device *device); /* a guest or front end must not be able to fill the log */
 
 #endif

@@ -99,8 +99,9 @@ static void request_run(void *arg)
 
 static void queue_broken(struct queue *queue)
 {
-    log_warning("export '%s': queue %u is stopped, the guest broke it: %s", queue->device->export->id, queue->index,
-                queue->ring.broken ? queue->ring.broken : "out of memory");
+    if (device_may_warn(queue->device))
+        log_warning("export '%s': queue %u is stopped, the guest broke it: %s", queue->device->export->id, queue->index,
+                    queue->ring.broken ? queue->ring.broken : "out of memory");
     loop_unwatch(&queue->kick);
     signal_fd(queue->error_fd);
 }
@@ -167,8 +168,9 @@ static void on_kick(void *arg, uint32_t events)
     if (got > 0 && !queue->held) {
         queue_process(queue);
     } else if (!got || (got < 0 && errno != EAGAIN && errno != EINTR)) {
-        log_warning("export '%s': queue %u is stopped: its kick descriptor is closed at the other end",
-                    queue->device->export->id, queue->index);
+        if (device_may_warn(queue->device))
+            log_warning("export '%s': queue %u is stopped: its kick descriptor is closed at the other end",
+                        queue->device->export->id, queue->index);
         loop_unwatch(&queue->kick); /* it would be ready for ever */
     }
 }

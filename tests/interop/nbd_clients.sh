@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # If this fails, the ecosystem's NBD clients (libnbd's tools, qemu-img, qemu-io, qemu-nbd, fio) do not get from the daemon's exports what is there.
 # labels: full interop
-# requires: nbdinfo nbdcopy qemu-img qemu-io qemu-nbd fio python3
+# requires: nbdinfo nbdcopy qemu-img qemu-io qemu-nbd fio
 # timeout: 300
 set -euo pipefail
 say() { echo "== $*"; }
