@@ -72,20 +72,23 @@ run_both_parts() {
     wait_passed 2
 }
 
-# serve SOCKET COMMAND...: starts a server and waits until it listens.
+# serve SOCKET COMMAND...: starts a server and waits until it listens. One that ends at once is started again, as a supervisor would:
+# the kernel finishes the I/O of a killed predecessor in its own time, and the image is locked until then.
 serve() {
     local socket=$1 tries=0
     shift
     need_program "$1"
     rm -f "$socket"
-    "$@" </dev/null >>server.log 2>&1 &
-    server=$!
     until [ -S "$socket" ]; do
-        if ! kill -0 "$server" 2>/dev/null || [ $((tries += 1)) -gt 200 ]; then
+        if [ $((tries += 1)) -gt 100 ]; then
             cat server.log >&2
             die "$1 does not come up"
         fi
-        sleep 0.05
+        if [ -z "$server" ] || ! kill -0 "$server" 2>/dev/null; then
+            "$@" </dev/null >>server.log 2>&1 &
+            server=$!
+        fi
+        sleep 0.1
     done
 }
 

@@ -181,11 +181,27 @@ static inline void server_start(struct bench *bench, char *const *command)
     }
 }
 
+/* The kernel finishes the I/O of a killed process in its own time; until then the next server finds the image locked.
+ */
+static inline void wait_until_unlocked(const char *path)
+{
+    auto_close int fd = open(path, O_RDWR | O_CLOEXEC);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    for (int tries = 0; fd >= 0 && tries < 1000; tries++) {
+        lock.l_type = F_WRLCK;
+        if (fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
+            return;
+        lock = (struct flock){.l_whence = SEEK_SET};
+        usleep(5000);
+    }
+}
+
 static inline void server_kill(struct bench *bench, int signal)
 {
     if (bench->server > 0) {
         kill(bench->server, signal);
         waitpid(bench->server, NULL, 0);
+        wait_until_unlocked(bench->image);
     }
     bench->server = 0;
 }
