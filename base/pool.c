@@ -22,28 +22,30 @@ struct pool {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t wanted;
     struct pool_work *first, **end;
-    size_t queued, idle, max_threads;
+    size_t queued, idle, busy, max_threads;
     vec(pthread_t) threads;
     bool closing;
 };
 
+static size_t default_limit(void)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return processors > 4 ? (size_t)processors : 4;
+}
+
 struct pool *pool_new(size_t max_threads)
 {
-    if (!max_threads) {
-        long processors = sysconf(_SC_NPROCESSORS_ONLN);
-        max_threads = processors > 4 ? (size_t)processors : 4;
-    }
     struct pool *pool = new (struct pool);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wanted, NULL);
     pool->end = &pool->first;
-    pool->max_threads = max_threads;
+    pool->max_threads = max_threads ? max_threads : default_limit();
     return pool;
 }
 
 static struct pool_work *next_work(struct pool *pool)
 {
-    while (!pool->first && !pool->closing) {
+    while ((!pool->first && !pool->closing) || (pool->first && pool->busy >= pool->max_threads)) {
         pool->idle++;
         pthread_cond_wait(&pool->wanted, &pool->lock);
         pool->idle--;
@@ -54,6 +56,7 @@ static struct pool_work *next_work(struct pool *pool)
         if (!pool->first)
             pool->end = &pool->first;
         pool->queued--;
+        pool->busy++;
     }
     return work;
 }
@@ -66,6 +69,8 @@ static void *worker(void *arg)
         pthread_mutex_unlock(&pool->lock);
         work->fn(work->arg); /* may free the work */
         pthread_mutex_lock(&pool->lock);
+        if (pool->busy-- == pool->max_threads && pool->first)
+            pthread_cond_signal(&pool->wanted); /* somebody rests because of the limit */
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -87,6 +92,16 @@ static void add_thread(struct pool *pool)
         fprintf(stderr, "cannot start a worker thread: %s\n", strerror(code));
         abort();
     }
+}
+
+void pool_set_limits(struct pool *pool, size_t min_threads, size_t max_threads)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->max_threads = max_threads ? max_threads : default_limit();
+    while (pool->threads.count < min_threads && pool->threads.count < pool->max_threads)
+        add_thread(pool);
+    pthread_cond_broadcast(&pool->wanted); /* who rests may work again */
+    pthread_mutex_unlock(&pool->lock);
 }
 
 void pool_submit(struct pool *pool, struct pool_work *work)

@@ -20,6 +20,7 @@ struct daemon {
     struct export_set *exports;
     struct nbd_server *nbd; /* NULL: not running */
     bool nbd_changing;      /* it is being started, or its clients are being disconnected: its address is taken */
+    char *main_loop_id; /* of the object that holds the loop's settings; NULL: defaults */
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */
@@ -48,6 +49,11 @@ void daemon_ready(struct daemon *daemon);
 void daemon_open(struct daemon *daemon);
 void daemon_close(struct daemon *daemon);
 void daemon_quit(void *daemon);
+/* objects.c */
+struct object_options;
+bool daemon_add_object(struct daemon *daemon, const struct object_options *options, struct error *err);
+bool daemon_remove_object(struct daemon *daemon, const char *id, struct error *err);
+
 struct stream_address;
 bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,
                       uint32_t handshake_seconds, struct error *err);

@@ -59,6 +59,11 @@ static bool run_monitor(struct daemon *daemon, void *value, struct error *err)
     return qmp_server_add_monitor(daemon->qmp, value, err);
 }
 
+static bool run_object(struct daemon *daemon, void *value, struct error *err)
+{
+    return daemon_add_object(daemon, value, err);
+}
+
 static bool run_nbd_server(struct daemon *daemon, void *value, struct error *err)
 {
     const struct nbd_server_options *options = value;
@@ -79,7 +84,8 @@ static const struct option_type option_types[] = {
      "chardev", NULL, run_monitor},
     {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start the NBD server for exports of type nbd", 0,
      &nbd_server_options_type, NULL, NULL, run_nbd_server},
-    {.name = "object", .argument = "TYPE,id=ID[,...]", .help = "make an object; no types exist yet"},
+    {"object", "TYPE,id=ID[,...]", "make an object; 'help' lists types, 'TYPE,help' one's properties", 0,
+     &object_options_type, "qom-type", &object_type_type, run_object},
     {.name = "daemonize", .help = "go to the background once everything above is up"},
     {.name = "pidfile", .argument = "PATH", .help = "write the process number to this file once everything is up"},
     {.name = "trace",
@@ -125,19 +131,6 @@ static void print_option_help(const struct option_type *type, const char *text, 
     printf("--%s %s\n%s", type->name, type->argument, help);
 }
 
-/* Objects (secrets, TLS credentials, throttle groups ...) are part of every script that knows such daemons; until
- * there are types, whoever asks for one is told so in so many words. */
-static void refuse_object(const char *text, int *status)
-{
-    *status = keyval_wants_help(text) ? 0 : 1;
-    if (*status) {
-        auto_free char *name = keyval_peek(text, "qom-type", "qom-type");
-        log_error("--object %s: there is no object type '%s'; types that exist: none", text, name ? name : text);
-    } else {
-        printf("--object TYPE,id=ID[,...]\nNo object types exist in this version.\n");
-    }
-}
-
 /* Reading -------------------------------------------------------------------------------------------------------- */
 
 static void remember(struct daemon *daemon, const struct option_type *type, const char *text)
@@ -171,9 +164,6 @@ static bool take_option(struct daemon *daemon, const struct option_type *type, c
     }
     if (type->type) {
         remember(daemon, type, text);
-    } else if (!strcmp(type->name, "object")) {
-        refuse_object(text, status);
-        return false;
     } else if (!strcmp(type->name, "daemonize")) {
         daemon->daemonize = true;
     } else if (!strcmp(type->name, "pidfile")) {

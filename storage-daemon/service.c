@@ -2,6 +2,7 @@
 /* What the daemon is made of, how it comes up, and the order in which it goes down: exports first, then nodes, monitors
  * last. */
 #include "base/cleanup.h"
+#include <stdlib.h>
 #include "base/stream.h"
 #include "block/export.h"
 #include "block/node.h"
@@ -48,6 +49,7 @@ void daemon_open(struct daemon *daemon)
     qmp_server_add_module(daemon->qmp, &qmp_module_block_core);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_export);
     qmp_server_add_module(daemon->qmp, &qmp_module_job);
+    qmp_server_add_module(daemon->qmp, &qmp_module_qom);
     qmp_server_on_quit(daemon->qmp, daemon_quit);
     daemon->export_types[0] = (struct export_type){&nbd_export_driver, &daemon->nbd};
     daemon->export_types[1] = (struct export_type){&vhost_user_blk_export_driver, NULL};
@@ -112,4 +114,5 @@ void daemon_close(struct daemon *daemon)
     take_down(daemon); /* what a command that was under way may have made meanwhile */
     export_set_free(daemon->exports);
     graph_free(daemon->graph);
+    free(daemon->main_loop_id);
 }

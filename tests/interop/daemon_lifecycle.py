@@ -31,12 +31,14 @@ def help_texts():
     assert "num-queues" in run("--export", "type=vhost-user-blk,help") and "vhost-user-blk" in run("--export", "help")
     assert "socket" in run("--chardev", "help") and "wait" in run("--chardev", "socket,help")
     assert "max-connections" in run("--nbd-server", "help") and "mode" in run("--monitor", "?")
-    assert "No object types" in run("--object", "help")
+    assert "main-loop" in run("--object", "help") and "thread-pool-max" in run("--object", "main-loop,help")
 
 
 def refusals():
     for arguments, words in (
-            (["--export", "foo,help"], ["foo", "--export help"]), (["--object", "secret,id=s,data=x"], ["secret", "none"]),
+            (["--export", "foo,help"], ["foo", "--export help"]), (["--object", "secret,id=s,data=x"], ["secret", "main-loop"]),
+            (["--object", "main-loop,id=m,thread-pool-min=9,thread-pool-max=4"], ["thread-pool-min 9"]),
+            (["--object", "main-loop,id=m", "--object", "main-loop,id=n"], ["'m'", "'n'"]),
             (["--export", "nbd,id=e,node-name=none"], ["--export", "'none'"]), (["stray"], ["stray"]), (["--no-such"], ["--help"]),
             (["--blockdev", "null-co"], ["node-name"]), (["--blockdev", "file,node-name=f,filename=/does/not/exist"], ["/does/not/exist"]),
             (["--blockdev", "{\"driver\":"], ["--blockdev"]), (["--nbd-server", "addr.type=unix"], ["path"]),
@@ -48,13 +50,18 @@ def refusals():
             assert word in message, (arguments, message)
 
 
+def workers(pid):
+    return sum(open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8").read() == "worker\n" for task in os.listdir(f"/proc/{pid}/task"))
+
+
 def in_the_background():
-    run("--blockdev", "null-co,node-name=n,size=1M", "--nbd-server", f"addr.type=unix,addr.path={CWD}/bg.sock",
+    run("--object", "main-loop,id=m,thread-pool-min=3", "--blockdev", "null-co,node-name=n,size=1M", "--nbd-server", f"addr.type=unix,addr.path={CWD}/bg.sock",
         "--export", "nbd,id=e,node-name=n", "--pidfile", f"{CWD}/bg.pid", "--daemonize")
     pid = int(open("bg.pid").read())
     try:
         # It is up when the command has returned.
         assert subprocess.check_output(["nbdinfo", "--size", f"nbd+unix:///n?socket={CWD}/bg.sock"], text=True).strip() == "1048576"
+        assert workers(pid) >= 3  # the main-loop object's
         assert "bg.pid" in run("--pidfile", "bg.pid", code=1)  # in use by another
     finally:
         os.kill(pid, signal.SIGTERM)
