@@ -253,7 +253,6 @@ void code_empty(struct machine_code *code)
         code->near = code->near_start;
         code->far = code->far_start;
     }
-    for (struct translate_cpu *tc = code->cpus; tc; tc = tc->private->next)
-        tlb_forget_code(tc);
+    code->emptied++; /* what each vCPU knows of the old code it forgets itself, when it comes inside */
     code->statistics.flushes++;
 }

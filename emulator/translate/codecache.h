@@ -95,6 +95,7 @@ struct machine_code {
     pthread_mutex_t lock;       /* recursive: decoding may walk page tables, whose updates are noted writes */
     pthread_cond_t quiet;       /* a vCPU left translated code, or the emptying is over */
     _Atomic bool emptying;      /* everybody out: the cache is being emptied */
+    uint64_t emptied;           /* how often; changes only while no vCPU is inside */
     struct translate_cpu *cpus; /* through private->next */
     unsigned cpu_count;
 
@@ -144,6 +145,7 @@ struct translate_private {
     struct translate_cpu *next;
     unsigned index;
     _Atomic bool inside; /* in translate_run(), and not waiting there for the emptying of the cache */
+    uint64_t emptied;    /* machine_code.emptied that this vCPU knows of */
 
     /* Tags (tlb.c). */
     uint32_t asid;

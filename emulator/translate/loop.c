@@ -154,6 +154,7 @@ bool translate_cpu_init(struct translate_cpu *tc, void *cpu, struct machine_code
         code->host->begin_cpu(tc);
     pthread_mutex_lock(&code->lock);
     tc->private->index = code->cpu_count++;
+    tc->private->emptied = code->emptied;
     tc->private->next = code->cpus;
     code->cpus = tc;
     pthread_mutex_unlock(&code->lock);
@@ -201,6 +202,10 @@ static void go_inside(struct translate_cpu *tc)
             pthread_cond_wait(&tc->code->quiet, &tc->code->lock);
         pthread_mutex_unlock(&tc->code->lock);
         atomic_store(&tc->private->inside, true);
+    }
+    if (tc->private->emptied != tc->code->emptied) {
+        tc->private->emptied = tc->code->emptied;
+        tlb_forget_code(tc);
     }
 }
 
@@ -282,6 +287,20 @@ static unsigned evaluate(struct translate_cpu *tc, struct code_block *block)
     return reason;
 }
 
+/* Where the guest is after an exit. Other vCPUs made these blocks and exits, and we came to them through jumps that
+ * were patched, without the lock: what is read here was written before the code that leads here could be reached. */
+static void go_where_exit_leads(struct translate_cpu *tc)
+{
+    struct machine_code *code = tc->code;
+    if (tc->exit_link & CODE_EXIT_IS_BLOCK) { /* it was dead: look up anew */
+        tc->pc = code->blocks[tc->exit_link & ~CODE_EXIT_IS_BLOCK].pc;
+        tc->jumps[jump_index(code->guest, tc->pc)].key = 0; /* or known_code() would find the dead one again */
+        tc->exit_link = 0;
+    } else if (tc->exit_link) {
+        tc->pc = code->exits[tc->exit_link].pc;
+    }
+}
+
 static unsigned run_code(struct translate_cpu *tc, uint64_t entry)
 {
     struct machine_code *code = tc->code;
@@ -291,13 +310,7 @@ static unsigned run_code(struct translate_cpu *tc, uint64_t entry)
         tc->pc = code->blocks[tc->exit_link].pc;
         return evaluate(tc, &code->blocks[tc->exit_link]);
     }
-    if (tc->exit_link & CODE_EXIT_IS_BLOCK) { /* it was dead: look up anew */
-        tc->pc = code->blocks[tc->exit_link & ~CODE_EXIT_IS_BLOCK].pc;
-        tc->jumps[jump_index(code->guest, tc->pc)].key = 0; /* or known_code() would find the dead one again */
-        tc->exit_link = 0;
-    } else if (tc->exit_link) {
-        tc->pc = code->exits[tc->exit_link].pc;
-    }
+    go_where_exit_leads(tc);
     return reason;
 }
 

@@ -34,6 +34,8 @@ static void host_read(const uint8_t *host, unsigned size, void *out)
     } else if (size == 2 && aligned) {
         uint16_t x = __atomic_load_n((const uint16_t *)host, __ATOMIC_RELAXED);
         memcpy(out, &x, sizeof x);
+    } else if (size == 1) {
+        *(uint8_t *)out = __atomic_load_n(host, __ATOMIC_RELAXED);
     } else {
         memcpy(out, host, size);
     }
@@ -54,6 +56,8 @@ static void host_write(uint8_t *host, unsigned size, const void *in)
         uint16_t x;
         memcpy(&x, in, sizeof x);
         __atomic_store_n((uint16_t *)host, x, __ATOMIC_RELAXED);
+    } else if (size == 1) {
+        __atomic_store_n(host, *(const uint8_t *)in, __ATOMIC_RELAXED);
     } else {
         memcpy(host, in, size);
     }

@@ -103,8 +103,8 @@ enum {
 /* tag: page address | context. A tag never matches when TRANSLATE_TLB_SLOW is set (devices, code pages). */
 struct translate_tlb_entry {
     _Atomic uint64_t read, write;
-    uint64_t addend;   /* host address = guest address + addend, for RAM */
-    uint64_t physical; /* page address | TLB_* bits */
+    uint64_t addend;           /* host address = guest address + addend, for RAM */
+    _Atomic uint64_t physical; /* page address | TLB_* bits; other vCPUs look whose page it is */
 };
 struct translate_jump { /* where code for a pc is, right while key == translate_cpu.key */
     uint64_t pc;

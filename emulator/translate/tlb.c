@@ -313,7 +313,8 @@ static void note_writer(struct translate_cpu *tc, struct page_state *state, uint
     if (before && (before - 1) >> 14 == tc->private->index) {
         /* Ours, and its entry may since have gone to another page. */
         const struct translate_tlb_entry *old = &tc->tlb[(before - 1) >> 12 & 3][(before - 1) & 4095];
-        if ((old->physical & PAGE_MASK) != page && atomic_compare_exchange_strong(&state->writer, &before, writer))
+        uint64_t old_page = atomic_load_explicit(&old->physical, memory_order_relaxed) & PAGE_MASK;
+        if (old_page != page && atomic_compare_exchange_strong(&state->writer, &before, writer))
             return;
     }
     uint32_t none = 0;
@@ -335,7 +336,8 @@ static void insert(struct translate_cpu *tc, uint64_t address, unsigned mmu, con
      */
     atomic_store(&entry->write, 0);
     atomic_store(&entry->read, 0);
-    entry->physical = physical | (range ? ENTRY_IS_MEMORY : 0) | (range && range->writable ? ENTRY_IS_WRITABLE : 0);
+    uint64_t bits = (range ? ENTRY_IS_MEMORY : 0) | (range && range->writable ? ENTRY_IS_WRITABLE : 0);
+    atomic_store_explicit(&entry->physical, physical | bits, memory_order_relaxed);
     entry->addend = range ? (uint64_t)(uintptr_t)range->host + (physical - range->base) - (address & PAGE_MASK) : 0;
     if (page->read)
         atomic_store_explicit(&entry->read, range ? tag : tag | TRANSLATE_TLB_SLOW, memory_order_relaxed);
@@ -351,9 +353,11 @@ static void insert(struct translate_cpu *tc, uint64_t address, unsigned mmu, con
         atomic_store(&entry->write, tag | TRANSLATE_TLB_SLOW);
 }
 
+/* The page's lines were set before. An owner whose new page is not seen here yet has its last look at them, after it
+ * allowed the write, still to come: hence sequentially consistent. */
 static void protect_entry(struct translate_tlb_entry *entry, uint64_t page)
 {
-    if ((entry->physical & PAGE_MASK) == page)
+    if ((atomic_load(&entry->physical) & PAGE_MASK) == page)
         atomic_fetch_or(&entry->write, TRANSLATE_TLB_SLOW);
 }
 
@@ -381,9 +385,10 @@ bool tlb_access(struct translate_cpu *tc, uint64_t address, unsigned size, enum 
     struct translate_tlb_entry *entry = &tc->tlb[mmu][entry_index(address)];
     uint64_t tag = atomic_load_explicit(access == TRANSLATE_WRITE ? &entry->write : &entry->read, memory_order_relaxed);
     if ((tag & ~(uint64_t)TRANSLATE_TLB_SLOW) == ((address & PAGE_MASK) | tc->context[mmu])) {
-        result->physical = (entry->physical & PAGE_MASK) | (address & ~PAGE_MASK);
-        result->host = entry->physical & ENTRY_IS_MEMORY ? (uint8_t *)(uintptr_t)(address + entry->addend) : NULL;
-        result->read_only = !(entry->physical & ENTRY_IS_WRITABLE);
+        uint64_t physical = atomic_load_explicit(&entry->physical, memory_order_relaxed);
+        result->physical = (physical & PAGE_MASK) | (address & ~PAGE_MASK);
+        result->host = physical & ENTRY_IS_MEMORY ? (uint8_t *)(uintptr_t)(address + entry->addend) : NULL;
+        result->read_only = !(physical & ENTRY_IS_WRITABLE);
         return true;
     }
     struct translate_page page = {0};

@@ -449,8 +449,11 @@ static void code_is_overwritten_under_a_running_cpu(void **state)
         write_once(writer);
         if (i % 100 == 0)
             wait_for_progress(runner);
-        if (i % 500 == 499)
-            writer->code->near = writer->code->far_start - 1000; /* and the cache is full now and then */
+        if (i % 500 == 499) { /* and the cache is full now and then */
+            pthread_mutex_lock(&writer->code->lock);
+            writer->code->near = writer->code->far_start - 1000;
+            pthread_mutex_unlock(&writer->code->lock);
+        }
     }
     writer->s.x[4] = STOP;
     write_once(writer);
