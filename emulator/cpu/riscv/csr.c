@@ -277,8 +277,7 @@ static uint64_t legal_cbie(uint64_t old, uint64_t value)
 
 static void write_menvcfg(struct cpu_riscv *cpu, unsigned number, uint64_t value)
 {
-    cpu->menvcfg = legal_cbie(cpu->menvcfg, value) & (SENVCFG_WRITABLE | ENVCFG_STCE);
-    riscv_stimecmp_changed(cpu);
+    riscv_set_menvcfg(cpu, legal_cbie(cpu->menvcfg, value) & (SENVCFG_WRITABLE | ENVCFG_STCE));
     riscv_interrupts_changed(cpu);
 }
 

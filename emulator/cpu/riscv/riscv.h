@@ -60,7 +60,7 @@ struct cpu_riscv {
         uint8_t *host;
     } table_pages[RISCV_TABLE_PAGES];
 
-    pthread_mutex_t timer_lock; /* guards stimecmp and the STIP line against the timer's callback */
+    pthread_mutex_t timer_lock; /* guards stimecmp, menvcfg and the STIP line against the timer's callback */
     uint64_t stimecmp;
     struct clock_timer *timer;
 
@@ -128,7 +128,7 @@ uint64_t riscv_nanoseconds(const struct cpu_riscv *cpu);
 uint64_t riscv_time(const struct cpu_riscv *cpu); /* the time CSR: 10 MHz */
 uint64_t riscv_stimecmp(struct cpu_riscv *cpu);
 void riscv_set_stimecmp(struct cpu_riscv *cpu, uint64_t value);
-void riscv_stimecmp_changed(struct cpu_riscv *cpu); /* menvcfg.STCE may have changed */
+void riscv_set_menvcfg(struct cpu_riscv *cpu, uint64_t value);
 void riscv_timer_init(struct cpu_riscv *cpu);
 void riscv_timer_destroy(struct cpu_riscv *cpu);
 

@@ -77,9 +77,11 @@ void riscv_set_stimecmp(struct cpu_riscv *cpu, uint64_t value)
     riscv_interrupts_changed(cpu);
 }
 
-void riscv_stimecmp_changed(struct cpu_riscv *cpu)
+/* STCE says whether the comparator counts, so it changes under the comparator's lock. */
+void riscv_set_menvcfg(struct cpu_riscv *cpu, uint64_t value)
 {
     pthread_mutex_lock(&cpu->timer_lock);
+    cpu->menvcfg = value;
     update(cpu);
     pthread_mutex_unlock(&cpu->timer_lock);
 }
