@@ -111,7 +111,7 @@ bool packed_should_notify(struct virtqueue *queue)
         return false;
     if (flags != PACKED_EVENT_DESCRIPTOR || !queue->event_index || queue->unsignalled >= queue->size)
         return true;
-    uint16_t at = ring_load16(queue->driver, EVENT_OFFSET);
+    uint16_t at = ring_load16_relaxed(queue->driver, EVENT_OFFSET);
     uint16_t event = at & (WRAP_BIT - 1);
     if (!!(at & WRAP_BIT) != queue->state.used_wrap)
         event -= queue->size; /* it lies in the lap before ours */
@@ -122,7 +122,8 @@ void packed_set_notify(struct virtqueue *queue, bool enable)
 {
     uint16_t flags = enable ? PACKED_EVENT_ENABLE : PACKED_EVENT_DISABLE;
     if (enable && queue->event_index) {
-        ring_store16(queue->device, EVENT_OFFSET, queue->state.last_avail | (queue->state.avail_wrap ? WRAP_BIT : 0));
+        ring_store16_relaxed(queue->device, EVENT_OFFSET,
+                             queue->state.last_avail | (queue->state.avail_wrap ? WRAP_BIT : 0));
         flags = PACKED_EVENT_DESCRIPTOR;
     }
     ring_store16_release(queue->device, EVENT_FLAGS, flags);

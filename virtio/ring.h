@@ -51,6 +51,17 @@ RING_DEFINE_ACCESS(16)
 RING_DEFINE_ACCESS(32)
 RING_DEFINE_ACCESS(64)
 
+/* Wishes for notification, which the other side changes while we look; 2.7.10 and 2.8.10 have a fence around them. */
+static inline uint16_t ring_load16_relaxed(const void *area, size_t offset)
+{
+    return le16toh(__atomic_load_n((const uint16_t *)((const char *)area + offset), __ATOMIC_RELAXED));
+}
+
+static inline void ring_store16_relaxed(void *area, size_t offset, uint16_t value)
+{
+    __atomic_store_n((uint16_t *)((char *)area + offset), htole16(value), __ATOMIC_RELAXED);
+}
+
 /* Indexes and flags that order the rest; the areas' alignment is checked when a queue is configured. */
 static inline uint16_t ring_load16_acquire(const void *area, size_t offset)
 {

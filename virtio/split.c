@@ -91,8 +91,8 @@ void split_push(struct virtqueue *queue, const struct virtqueue_element *element
 bool split_should_notify(struct virtqueue *queue)
 {
     if (!queue->event_index)
-        return !(ring_load16(queue->driver, RING_FLAGS) & SPLIT_AVAILABLE_NO_INTERRUPT);
-    uint16_t event = ring_load16(queue->driver, used_event_offset(queue));
+        return !(ring_load16_relaxed(queue->driver, RING_FLAGS) & SPLIT_AVAILABLE_NO_INTERRUPT);
+    uint16_t event = ring_load16_relaxed(queue->driver, used_event_offset(queue));
     uint16_t before = queue->state.used - (uint16_t)queue->unsignalled;
     return queue->unsignalled > UINT16_MAX || ring_event_crossed(event, queue->state.used, before);
 }
@@ -100,11 +100,11 @@ bool split_should_notify(struct virtqueue *queue)
 void split_set_notify(struct virtqueue *queue, bool enable)
 {
     if (!queue->event_index) {
-        ring_store16(queue->device, RING_FLAGS, enable ? 0 : SPLIT_USED_NO_NOTIFY);
+        ring_store16_relaxed(queue->device, RING_FLAGS, enable ? 0 : SPLIT_USED_NO_NOTIFY);
         ring_note_write(queue, queue->device_address, RING_FLAGS, 2);
     } else if (enable) {
         /* Disabling needs nothing: the driver notifies once it passes the event, which then lies behind it. */
-        ring_store16(queue->device, avail_event_offset(queue), queue->state.last_avail);
+        ring_store16_relaxed(queue->device, avail_event_offset(queue), queue->state.last_avail);
         ring_note_write(queue, queue->device_address, avail_event_offset(queue), 2);
     }
 }
