@@ -181,7 +181,7 @@ WORLD_TEST(export_goes_in_negotiation)
 /* A thousand clients that sit there cost little each. */
 enum { IDLE_CLIENTS = 1000 };
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 size_t __sanitizer_get_current_allocated_bytes(void);
 static size_t heap_in_use(void)
 {
