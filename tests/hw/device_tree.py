@@ -71,7 +71,7 @@ def resolve(nodes, key, value):
 
 
 def compare(count):
-    ours, theirs = (tree(program, "-smp", str(count), "-m", "512") for program in (OURS, "qemu-system-riscv64"))
+    ours, theirs = (tree(program, "-smp", str(count), "-m", "512", "-bios", "none") for program in (OURS, "qemu-system-riscv64"))
     problems = []
     for path, properties in theirs.items():
         if path.startswith(ABSENT):
