@@ -47,7 +47,7 @@ def parse(blob):
 
 
 def tree(program, *options):
-    subprocess.run([program, "-M", "virt,dumpdtb=tree.dtb", "-display", "none", *options], check=True, stdout=subprocess.DEVNULL,
+    subprocess.run([program, "-M", "virt,dumpdtb=tree.dtb", "-display", "none", "-bios", "none", *options], check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
     return parse(open("tree.dtb", "rb").read())
 
@@ -71,7 +71,7 @@ def resolve(nodes, key, value):
 
 
 def compare(count):
-    ours, theirs = (tree(program, "-smp", str(count), "-m", "512", "-bios", "none") for program in (OURS, "qemu-system-riscv64"))
+    ours, theirs = (tree(program, "-smp", str(count), "-m", "512") for program in (OURS, "qemu-system-riscv64"))
     problems = []
     for path, properties in theirs.items():
         if path.startswith(ABSENT):
@@ -102,7 +102,7 @@ def main():
         problems.append("the random seed is always the same")
     open("kernel", "wb").write(b"\x13\0\0\0" * 16)
     open("initrd", "wb").write(b"i" * 5000)
-    chosen = tree(OURS, "-bios", "none", "-kernel", "kernel", "-initrd", "initrd", "-append", "a=b c")["/chosen"]
+    chosen = tree(OURS, "-kernel", "kernel", "-initrd", "initrd", "-append", "a=b c")["/chosen"]
     start, end = (struct.unpack(">Q", chosen[f"linux,initrd-{which}"])[0] for which in ("start", "end"))
     if chosen["bootargs"] != b"a=b c\0" or end - start != 5000 or start < 0x80000000:
         problems.append(f"/chosen: {chosen}")
