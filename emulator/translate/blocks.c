@@ -241,8 +241,7 @@ void code_empty(struct machine_code *code)
             atomic_store(&page->lines, 0);
             page->blocks = NULL;
         }
-        free(block->ir);
-        block->ir = NULL;
+        block_forget_ir(block);
     }
     memset(code->hash, 0, sizeof code->hash);
     memset(code->identity_hash, 0, sizeof code->identity_hash);

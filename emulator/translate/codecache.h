@@ -55,7 +55,8 @@ struct code_block {
     uint32_t exits, exit_count; /* in machine_code.exits */
     struct code_block *hash_next, *page_next[2];
     struct code_exit *into;
-    struct ir_block *ir; /* evaluator only */
+    struct ir_block *ir;          /* evaluator only */
+    struct ir_recovery *recovery; /* of `ir`, when puts are sunk */
 };
 
 struct code_page {
@@ -88,6 +89,7 @@ struct machine_code {
     const struct translate_host *host;
     struct physmap *memory;
     bool dump;
+    bool sunk; /* the evaluator keeps puts back (recovery.h) */
 
     struct code_range *ranges;
     unsigned range_count;
@@ -169,6 +171,7 @@ struct page_state *page_state_of(struct machine_code *code, uint64_t physical);
 uint32_t page_identity_of(struct machine_code *code, uint64_t page, uint64_t physical, unsigned mmu);
 struct code_block *block_find(struct machine_code *code, uint64_t pc, uint64_t physical, uint32_t key);
 struct ir_block *block_keep_ir(const struct ir_block *ir);
+void block_forget_ir(struct code_block *block);
 void block_kill(struct machine_code *code, struct code_block *block);
 struct code_page *page_expect_code(struct machine_code *code, uint64_t physical); /* before its bytes are read */
 void page_settle(struct machine_code *code, uint64_t physical);                   /* lines = those of its blocks */

@@ -9,6 +9,7 @@
 #include <time.h>
 #include "base/alloc.h"
 #include "emulator/translate/codecache.h"
+#include "emulator/translate/recovery.h"
 
 /* Where the front end's bytes come from. */
 struct translate_fetch {
@@ -101,11 +102,30 @@ struct ir_block *block_keep_ir(const struct ir_block *ir)
     return xmemdup(ir, size);
 }
 
+void block_forget_ir(struct code_block *block)
+{
+    free(block->ir);
+    free(block->recovery);
+    block->ir = NULL;
+    block->recovery = NULL;
+}
+
+/* For the evaluator. */
+static void keep(const struct machine_code *code, const struct ir_block *ir, struct code_block *block)
+{
+    block->ir = block_keep_ir(ir);
+    if (code->sunk)
+        block->recovery = ir_recovery_new(ir, block->pc);
+}
+
 static void dump(const struct code_block *block, const struct ir_block *ir)
 {
     fprintf(stderr, "block pc=0x%llx physical=0x%llx key=0x%x\n", (unsigned long long)block->pc,
             (unsigned long long)block->physical, block->key);
     ir_print(ir, stderr);
+    struct ir_recovery *recovery = ir_recovery_new(ir, block->pc);
+    ir_recovery_print(recovery, ir, stderr);
+    free(recovery);
 }
 
 /* The block's host code as hexadecimal, for a disassembler. */
@@ -153,7 +173,7 @@ struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *p
     if (done && code->host)
         done = code->host->compile(code, &tc->private->ir, block);
     else if (done)
-        block->ir = block_keep_ir(&tc->private->ir);
+        keep(code, &tc->private->ir, block);
     if (done && code->dump && code->host)
         dump_code(code, near);
     if (done) {

@@ -76,7 +76,8 @@ struct machine_code *machine_code_new(const struct guest *guest, struct physmap 
     struct machine_code *code = new (struct machine_code);
     code->guest = guest;
     code->memory = memory;
-    code->host = choice && !strcmp(choice, "eval") ? NULL : host;
+    code->sunk = choice && !strcmp(choice, "eval-sunk");
+    code->host = code->sunk || (choice && !strcmp(choice, "eval")) ? NULL : host;
     code->dump = choice && !strcmp(choice, "dump");
     code->exit_count = code->identity_count = 1;
     init_locks(code);
@@ -106,7 +107,7 @@ void machine_code_free(struct machine_code *code)
         return;
     physmap_set_write_listener(code->memory, NULL, NULL);
     for (uint32_t i = 0; code->blocks && i < code->block_count; i++)
-        free(code->blocks[i].ir);
+        block_forget_ir(&code->blocks[i]);
     for (unsigned i = 0; i < code->range_count; i++) {
         size_t pages = code->ranges[i].size >> TRANSLATE_PAGE_BITS;
         for (size_t page = 0; code->ranges[i].pages && page < pages; page++)
@@ -282,7 +283,9 @@ static struct code_block *find_or_compile(struct translate_cpu *tc)
 
 static unsigned evaluate(struct translate_cpu *tc, struct code_block *block)
 {
-    unsigned reason = ir_evaluate(tc, &tc->private->evaluator, block->ir);
+    struct ir_evaluator *e = &tc->private->evaluator;
+    unsigned reason =
+        block->recovery ? ir_evaluate_sunk(tc, e, block->ir, block->recovery) : ir_evaluate(tc, e, block->ir);
     tc->exit_link = 0;
     return reason;
 }

@@ -11,7 +11,8 @@
  * block with ir_exit_runtime(TRANSLATE_EXIT_CONTINUE, next pc), so that the next lookup sees the change.
  *
  * SPINDLE_TRANSLATE=eval in the environment runs the IR with the evaluator instead of host code: slow, portable, the
- * oracle. SPINDLE_TRANSLATE=dump prints each block's IR and host code to stderr.
+ * oracle. SPINDLE_TRANSLATE=eval-sunk is the evaluator that keeps puts back and relies on recovery maps (recovery.h).
+ * SPINDLE_TRANSLATE=dump prints each block's IR, recovery maps and host code to stderr.
  */
 #ifndef EMULATOR_TRANSLATE_RUNTIME_H
 #define EMULATOR_TRANSLATE_RUNTIME_H
