@@ -24,7 +24,8 @@
  * and when a fault has been taken. The evaluator can work that way now (ir_evaluate_sunk(), SPINDLE_TRANSLATE=
  * eval-sunk), so the maps are known to be right before a compiler depends on them.
  *
- * What the maps do not do: undo. An instruction that lets a helper write slots, or see its puts, before its last
+ * What the maps do not cover: what is not a slot. Memory, the FP flags and the rounding mode change where the operation
+ * stands. And they do not undo. An instruction that lets a helper write slots, or see its puts, before its last
  * faulting operation breaks the rule of ir.h, and the state of its beginning is gone.
  *
  * Encoding: one byte string a block, each map as its difference from the map before: operation (distance), pc (signed
