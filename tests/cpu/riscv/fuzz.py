@@ -93,7 +93,7 @@ def main():
     build("bare.elf", "-Wa,--defsym,BARE=1")
     theirs = run_oracle()
     wrong = 0
-    for translate in ("eval", ""):
+    for translate in ("eval", "eval-sunk", ""):
         count = compare(run_machine(translate), theirs, cases)
         print(f"{translate or 'host code'}: {cases} cases of {length} instructions, seed {seed}: {count} differ")
         wrong += count

@@ -46,7 +46,9 @@ def main():
     for source in sorted(glob.glob(f"{HERE}/machine/*.S")):
         name = os.path.basename(source)[:-2]
         build(source, "test.elf")
-        results = {"evaluator": run(MACHINE, "test.elf", harts(source), "eval"), "host code": run(MACHINE, "test.elf", harts(source))}
+        results = {"evaluator": run(MACHINE, "test.elf", harts(source), "eval"),
+                   "evaluator with recovery maps": run(MACHINE, "test.elf", harts(source), "eval-sunk"),
+                   "host code": run(MACHINE, "test.elf", harts(source))}
         if ORACLE:
             build(source, "oracle.elf", "-Wa,--defsym,ORACLE=1")
             results["QEMU"] = run(ORACLE, "oracle.elf", harts(source))
