@@ -102,6 +102,9 @@ static bool add_vhost_user_blk(struct machine *machine, struct props *props, con
         return false;
     if (!id)
         return fail(err, EINVAL, "needs chardev=ID of a -chardev socket,path=PATH");
+    if (disk.serial)
+        return fail(err, EINVAL,
+                    "has no property 'serial': the daemon tells the disk's serial number (the export's id)");
     struct line_definition *definition = lines_find(&machine->lines, id, err);
     const char *path = definition ? lines_take_socket(definition, "a vhost-user device", err) : NULL;
     struct vhost_backend *backend = path ? storage_connect_vhost(machine->storage, id, path, err) : NULL;
@@ -164,8 +167,7 @@ static bool add_virtconsole(struct machine *machine, struct props *props, const 
 
 static const struct user_device table[] = {
     {"virtio-blk-device", "virtio disk of a -drive or -blockdev", "drive, serial, " DISK_PROPERTIES, add_virtio_blk},
-    {"vhost-user-blk", "virtio disk served by another process", "chardev, serial, " DISK_PROPERTIES,
-     add_vhost_user_blk},
+    {"vhost-user-blk", "virtio disk served by another process", "chardev, " DISK_PROPERTIES, add_vhost_user_blk},
     {"virtio-rng-device", "virtio source of random numbers", "bus, id", add_rng},
     {"virtio-serial-device", "virtio console controller", "bus, id", add_serial},
     {"virtconsole", "console of a virtio-serial-device (hvc0)", "chardev, bus, id", add_virtconsole},

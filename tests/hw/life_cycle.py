@@ -204,6 +204,7 @@ def test_wrong_options():
         ("-device", "virtio-blk-device,drive=gone"): "'gone'",
         ("-device", "virtconsole,chardev=c"): "virtio-serial-device",
         ("-device", "vhost-user-blk,chardev=c"): "no chardev 'c'",
+        ("-device", "vhost-user-blk,chardev=c,serial=z"): "no property 'serial'",
         ("-chardev", "socket,path=x"): "id=ID",
         ("-chardev", "carrier-pigeon,id=c"): "carrier-pigeon",
         ("-chardev", "null,id=c", "-chardev", "null,id=c"): "'c' exists already",
