@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Broken if this fails: a program of QEMU and one of ours write to the same image at the same time, or keep each other
 # from what is harmless.
 # labels: quick interop

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 # Broken if this fails: an image can make us follow its backing files in circles or without end, or lead us from a
 # guessed format to any file of the host.
 # labels: quick
