@@ -18,8 +18,8 @@ struct pool_work {
 };
 
 struct pool *pool_new(size_t max_threads); /* 0: the number of processors, at least 4 */
-/* Threads that are there at once, and how many may work at the same time (0: the default of pool_new()). Threads that exist
- * beyond a smaller limit rest. */
+/* Threads that are there at once, and how many may work at the same time (0: the default of pool_new()). Threads that
+ * exist beyond a smaller limit rest. */
 void pool_set_limits(struct pool *pool, size_t min_threads, size_t max_threads);
 void pool_submit(struct pool *pool, struct pool_work *work);
 void pool_free(struct pool *pool); /* finishes what was submitted, then ends the threads */

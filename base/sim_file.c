@@ -230,8 +230,7 @@ static int64_t file_seek(struct io_file *io, uint64_t offset, int whence)
 static bool conflicts(struct sim_file *file, const struct sim_lock *wanted)
 {
     const struct sim_lock *lock;
-    vec_for_each(lock, &file->locks)
-    {
+    vec_for_each (lock, &file->locks) {
         bool overlap = lock->start < wanted->end && wanted->start < lock->end;
         if (overlap && lock->owner != wanted->owner && (lock->exclusive || wanted->exclusive))
             return true;

@@ -20,7 +20,7 @@ struct daemon {
     struct export_set *exports;
     struct nbd_server *nbd; /* NULL: not running */
     bool nbd_changing;      /* it is being started, or its clients are being disconnected: its address is taken */
-    char *main_loop_id; /* of the object that holds the loop's settings; NULL: defaults */
+    char *main_loop_id;     /* of the object that holds the loop's settings; NULL: defaults */
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */

@@ -29,8 +29,8 @@ struct clock {
 
     pthread_mutex_t lock; /* what follows */
     struct list timers;
-    uint64_t programmed_ns; /* what loop_timer waits for; NOT_ARMED when nothing */
-    bool look_posted, dead; /* dead: freed by the look that is still posted */
+    uint64_t programmed_ns;       /* what loop_timer waits for; NOT_ARMED when nothing */
+    bool look_posted, dead;       /* dead: freed by the look that is still posted */
     struct loop_timer loop_timer; /* the loop's thread only */
 };
 

@@ -231,9 +231,10 @@ IR_BINARY(sub)
 IR_BINARY(mul)
 IR_BINARY(mulh_s)
 IR_BINARY(mulh_u)
-IR_BINARY(mulh_su) IR_BINARY(and) IR_BINARY(or) IR_BINARY(xor) IR_BINARY(andn) IR_BINARY(shl) IR_BINARY(shr)
-    IR_BINARY(sar) IR_BINARY(rotl) IR_BINARY(rotr) IR_BINARY(min_s) IR_BINARY(max_s) IR_BINARY(min_u) IR_BINARY(max_u)
-        IR_UNARY(clz) IR_UNARY(ctz) IR_UNARY(popcount) IR_UNARY(bswap)
+IR_BINARY(mulh_su)
+IR_BINARY(and) IR_BINARY(or) IR_BINARY(xor) IR_BINARY(andn) IR_BINARY(shl) IR_BINARY(shr) IR_BINARY(sar) IR_BINARY(rotl)
+    IR_BINARY(rotr) IR_BINARY(min_s) IR_BINARY(max_s) IR_BINARY(min_u) IR_BINARY(max_u) IR_UNARY(clz) IR_UNARY(ctz)
+        IR_UNARY(popcount) IR_UNARY(bswap)
 #undef IR_BINARY
 #undef IR_UNARY
     /* op: IR_OP_div_s, div_u, rem_s, rem_u; type: IR_I32 or IR_I64 */

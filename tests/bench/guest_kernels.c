@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loops that measure a translator from inside a guest: integer work in the manner of CoreMark (lists, CRC, a state machine, small
- * matrices), calls, floating point and memory. Built as a static riscv64 program that the guest kernel starts as its init; prints
+ * Loops that measure a translator from inside a guest: integer work in the manner of CoreMark (lists, CRC, a state
+ * machine, small matrices), calls, floating point and memory. Built as a static riscv64 program that the guest kernel
+ * starts as its init; prints
  *
  *     KERNEL name nanoseconds checksum
  *
@@ -148,10 +149,22 @@ static NOINLINE uint64_t fibonacci(unsigned n)
     return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
 }
 
-static NOINLINE uint64_t op_add(uint64_t x) { return x + 7; }
-static NOINLINE uint64_t op_xor(uint64_t x) { return x ^ (x >> 3); }
-static NOINLINE uint64_t op_mul(uint64_t x) { return x * 2654435761u; }
-static NOINLINE uint64_t op_rotate(uint64_t x) { return x << 9 | x >> 55; }
+static NOINLINE uint64_t op_add(uint64_t x)
+{
+    return x + 7;
+}
+static NOINLINE uint64_t op_xor(uint64_t x)
+{
+    return x ^ (x >> 3);
+}
+static NOINLINE uint64_t op_mul(uint64_t x)
+{
+    return x * 2654435761u;
+}
+static NOINLINE uint64_t op_rotate(uint64_t x)
+{
+    return x << 9 | x >> 55;
+}
 
 static uint64_t calls(void)
 {
@@ -162,7 +175,8 @@ static uint64_t calls(void)
     return x;
 }
 
-/* Floating point ----------------------------------------------------------------------------------------------------- */
+/* Floating point -----------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t bits(double value)
 {
@@ -272,7 +286,8 @@ static uint64_t random_access(void)
     return sum;
 }
 
-/* The system --------------------------------------------------------------------------------------------------------- */
+/* The system ---------------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t processes(void)
 {
@@ -329,9 +344,16 @@ static const struct {
     const char *name;
     uint64_t (*run)(void);
 } kernels[] = {
-    {"int.coremark-like", integer_work}, {"int.calls", calls},       {"fp.matrix", matrix},       {"fp.bodies", bodies},
-    {"fp.mandelbrot", mandelbrot},       {"mem.copy", copies},       {"mem.random", random_access}, {"sys.processes", processes},
-    {"sys.faults", page_faults},         {"sys.switches", switches},
+    {"int.coremark-like", integer_work},
+    {"int.calls", calls},
+    {"fp.matrix", matrix},
+    {"fp.bodies", bodies},
+    {"fp.mandelbrot", mandelbrot},
+    {"mem.copy", copies},
+    {"mem.random", random_access},
+    {"sys.processes", processes},
+    {"sys.faults", page_faults},
+    {"sys.switches", switches},
 };
 
 int main(void)
@@ -340,7 +362,8 @@ int main(void)
     for (unsigned i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         uint64_t start = now_ns();
         uint64_t sum = kernels[i].run();
-        printf("KERNEL %s %llu %016llx\n", kernels[i].name, (unsigned long long)(now_ns() - start), (unsigned long long)sum);
+        printf("KERNEL %s %llu %016llx\n", kernels[i].name, (unsigned long long)(now_ns() - start),
+               (unsigned long long)sum);
     }
     printf("KERNELS DONE\n");
     fflush(stdout);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * list_instructions COUNT SEED BINARY LISTING: writes COUNT random encodings of every instruction in the RISC-V table to
- * BINARY, and a line "address<TAB>disassembly" of each to LISTING.
+ * list_instructions COUNT SEED BINARY LISTING: writes COUNT random encodings of every instruction in the RISC-V table
+ * to BINARY, and a line "address<TAB>disassembly" of each to LISTING.
  */
 #include <inttypes.h>
 #include <stdio.h>

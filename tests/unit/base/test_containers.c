@@ -24,7 +24,8 @@ static void vec_keeps_elements(void **state)
     assert_int_equal(v.items[500], 12345);
     vec_remove(&v, 500);
     int expected = -1, *at;
-    vec_for_each(at, &v) assert_int_equal(*at, expected++);
+    vec_for_each (at, &v)
+        assert_int_equal(*at, expected++);
     assert_int_equal(expected, 1001);
     assert_int_equal(vec_pop(&v), 1000);
     assert_int_equal(*vec_last(&v), 999);
