@@ -105,13 +105,13 @@ end_and_serve_while_running() {
     local part=$1 signal=$2 times=0
     shift 2
     wait_console "$part" "selftest: .* writing"
-    while sleep 0.$((RANDOM % 6 + 2)) && ! console_says "$part" "comparing" && kill -0 "$emulator" 2>/dev/null; do
+    while sleep 0.$((RANDOM % 3 + 1)) && ! console_says "$part" "comparing" && kill -0 "$emulator" 2>/dev/null; do
         end_server "$signal"
         sleep 0.$((RANDOM % 3))
         serve "$@"
         times=$((times + 1))
     done
-    [ $times -ge 2 ] || die "the server was ended $times times only; that proves little"
+    [ $times -ge 1 ] || die "the guest had finished before its server was ended: nothing was proven"
     say "the server was ended and started again $times times"
 }
 
