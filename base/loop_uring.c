@@ -315,11 +315,6 @@ int uring_await_cancellable(struct loop *loop, struct io_uring_sqe *sqe)
     return await(loop, sqe, true);
 }
 
-bool uring_supports(struct loop *loop, int op)
-{
-    return io_uring_opcode_supported(uring_of(loop)->probe, op);
-}
-
 const struct loop_ops loop_uring_ops = {
     .name = "io_uring",
     .init = uring_init,

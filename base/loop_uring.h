@@ -17,7 +17,5 @@ struct io_uring_sqe *uring_sqe(struct loop *loop);
 int uring_await(struct loop *loop, struct io_uring_sqe *sqe);
 int uring_await_cancellable(struct loop *loop, struct io_uring_sqe *sqe);
 
-/* Does this kernel know the operation (IORING_OP_*)? */
-bool uring_supports(struct loop *loop, int op);
 
 #endif

@@ -49,8 +49,6 @@ uint64_t sim_file_unflushed(struct loop *loop, const char *path);
  * change of size and allocation; `seed` draws the lot, so that one run can be cut in many ways. Files open now answer
  * -EIO from now on, also operations in flight; files opened later see what survived. */
 void sim_crash(struct loop *loop, uint64_t seed);
-/* Number of operations of all files that began so far: a place in a run at which to cut or to fail. */
-uint64_t sim_operations(struct loop *loop);
 /* Calls fn(arg) when the operation of that number begins (counted from now, 1 is the next), for example to cut there.
  */
 void sim_at_operation(struct loop *loop, uint64_t number, void (*fn)(void *arg), void *arg);

@@ -238,11 +238,6 @@ int sim_disk_begin(struct sim_disk *disk, struct sim_file *file, unsigned operat
     return failure_of(disk, file->path, operation);
 }
 
-uint64_t sim_operations(struct loop *loop)
-{
-    return loop->sim->disk->operations;
-}
-
 void sim_at_operation(struct loop *loop, uint64_t number, void (*fn)(void *arg), void *arg)
 {
     struct sim_disk *disk = loop->sim->disk;

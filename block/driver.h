@@ -61,7 +61,6 @@ struct extent {
     uint64_t encoded;      /* EXTENT_ENCODED: the driver's own (a descriptor) */
     bool allocated; /* this layer decides the content (zero clusters too); false only for EXTENT_BACKING and holes of
                        movers */
-    bool end;       /* movers: the extent reaches the end of the node */
     bool follow;    /* EXTENT_DATA with child: this layer only renames the bytes, so that block status asks the child
                        whether they are a hole (raw, filters, preallocated images) */
 };

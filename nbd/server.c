@@ -127,11 +127,6 @@ struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address
     return server;
 }
 
-const char *nbd_server_address(const struct nbd_server *server)
-{
-    return server->listener ? listener_name(server->listener) : "";
-}
-
 void nbd_server_serve(struct nbd_server *server, struct stream *stream)
 {
     co_semaphore_acquire(&server->free_slots);

@@ -29,7 +29,6 @@ struct nbd_server_limits {
 
 struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address *address,
                                   const struct nbd_server_limits *limits, struct error *err);
-const char *nbd_server_address(const struct nbd_server *server);
 /* Serves a stream that somebody else connected (tests, simulation); takes it over. */
 void nbd_server_serve(struct nbd_server *server, struct stream *stream);
 /* Stops listening, disconnects every client and waits for them. The exports must be closed by their owners. YIELDS. */

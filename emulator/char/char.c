@@ -383,16 +383,6 @@ void char_line_free(struct char_line *line)
         free(line);
 }
 
-const char *char_line_id(const struct char_line *line)
-{
-    return line->id;
-}
-
-const char *char_line_description(const struct char_line *line)
-{
-    return line->description;
-}
-
 bool char_line_is_mux(const struct char_line *line)
 {
     return line->mux;

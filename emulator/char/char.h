@@ -64,8 +64,6 @@ struct char_front {
 /* Fails with a message that names the id, and the path or address. May block when `wait` is asked for. */
 struct char_line *char_line_new(struct loop *loop, const struct char_line_options *options, struct error *err);
 void char_line_free(struct char_line *line); /* writes out what is buffered; restores the terminal */
-const char *char_line_id(const struct char_line *line);
-const char *char_line_description(const struct char_line *line); /* "pty:/dev/pts/3", "unix:/run/x,server=on" ... */
 bool char_line_is_mux(const struct char_line *line);
 bool char_line_is_open(const struct char_line *line);
 

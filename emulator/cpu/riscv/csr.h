@@ -76,7 +76,7 @@ enum riscv_csr_effect riscv_csr_effect(unsigned number);
 /* The assembler's name, written into `buffer` when it carries a number; NULL when there is no such register. */
 const char *riscv_csr_name(unsigned number, char *buffer, size_t size);
 
-/* Values without access checks, for dumps and the gdb stub. */
+/* Values without access checks, for dumps. */
 uint64_t riscv_csr_peek(struct cpu_riscv *cpu, unsigned number);
 
 #endif

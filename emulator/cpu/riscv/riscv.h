@@ -106,7 +106,6 @@ bool riscv_take_interrupt(struct cpu_riscv *cpu);                       /* true 
 void riscv_sret(struct cpu_riscv *cpu);
 void riscv_mret(struct cpu_riscv *cpu);
 uint64_t riscv_mip(const struct cpu_riscv *cpu);
-bool riscv_interrupt_deliverable(const struct cpu_riscv *cpu);
 void riscv_interrupts_changed(struct cpu_riscv *cpu); /* mip, mie, mideleg or an enable bit; leaves when one is due */
 void riscv_mode_changed(struct cpu_riscv *cpu);       /* privilege, mstatus or frm changed */
 

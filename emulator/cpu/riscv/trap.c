@@ -84,11 +84,6 @@ static uint64_t deliverable(const struct cpu_riscv *cpu)
     return 0;
 }
 
-bool riscv_interrupt_deliverable(const struct cpu_riscv *cpu)
-{
-    return deliverable(cpu) != 0;
-}
-
 void riscv_interrupts_changed(struct cpu_riscv *cpu)
 {
     if (deliverable(cpu))
