@@ -104,6 +104,48 @@ struct create_ops {
                           struct error *err); /* format */
 };
 
+/* Internal snapshots. All YIELD; the node is drained. */
+struct snapshot_info {
+    char *id, *name;
+    uint64_t vm_state_size; /* bytes */
+    uint64_t disk_size;
+    uint32_t date_s, date_ns;
+    uint64_t vm_clock_ns;
+    uint64_t icount; /* UINT64_MAX: not recorded */
+};
+struct snapshot_ops {
+    bool (*create)(struct node *node, const char *name, struct error *err);
+    bool (*apply)(struct node *node, const char *id, struct error *err); /* by the snapshot's ID */
+    bool (*remove)(struct node *node, const char *id, struct error *err);
+    /* A list of *count entries, owned by the caller (each with its strings). */
+    bool (*list)(struct node *node, struct snapshot_info **snapshots, size_t *count, struct error *err);
+    /* From now on the (read-only) node shows this snapshot. */
+    bool (*load)(struct node *node, const char *id, struct error *err);
+};
+
+/* Persistent dirty bitmaps (block/dirty_bitmap.h). The driver creates node->bitmaps when it opens, marks them in use in
+ * the image when the node becomes writable, and stores them when it closes. All YIELD. */
+struct dirty_bitmap;
+struct bitmap_ops {
+    /* May a bitmap of this name and granularity become persistent here? */
+    bool (*can_store)(struct node *node, const char *name, uint32_t granularity, struct error *err);
+    /* Takes it out of the image, at once and durably. */
+    bool (*remove)(struct node *node, struct dirty_bitmap *bitmap, struct error *err);
+    bool (*store_all)(struct node *node, struct error *err); /* content and flags; as at close */
+};
+
+/* `amend`: changes of an image's options in place. `options` is of options_type; only what is present changes. */
+struct amend_ops {
+    const struct schema_type *options_type;
+    bool (*amend)(struct node *node, void *options, bool force,
+                  void (*progress)(void *user, uint64_t done, uint64_t total), void *user, struct error *err);
+};
+
+struct image_measure {
+    uint64_t required, fully_allocated, bitmaps; /* bytes */
+    bool has_bitmaps;
+};
+
 struct reopen_state; /* private to a driver between prepare and commit/abort */
 
 enum driver_kind { DRIVER_PROTOCOL, DRIVER_FORMAT, DRIVER_FILTER };
@@ -165,6 +207,12 @@ struct block_driver {
     /* Fills the counters of `result`; `repair` is a set of enum check_repair. 0 or -errno when the check itself could
      * not be done. */
     int (*check)(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
+    const struct snapshot_ops *snapshots;
+    const struct bitmap_ops *bitmaps;
+    const struct amend_ops *amend;
+    /* How large a new image of this format would be: `options` is of create->options_type (with its size), `source` may
+     * be NULL (an empty image of that size). YIELDS. */
+    bool (*measure)(const void *options, struct edge *source, struct image_measure *result, struct error *err);
     bool (*info)(struct node *node, struct image_facts *facts, struct error *err);
     int64_t (*allocated_size)(struct node *node); /* bytes on the host, -errno */
 };

@@ -115,7 +115,8 @@ struct node {
     bool flushing; /* one flush at a time; later ones join or follow it */
     struct co_queue flush_queue;
     struct block_stats stats;
-    bool corrupt; /* a fatal corruption was found: writes are refused with -EIO */
+    struct list bitmaps; /* of struct dirty_bitmap, by link: named ones and those of jobs */
+    bool corrupt;        /* a fatal corruption was found: writes are refused with -EIO */
 };
 
 struct edge {
