@@ -105,7 +105,7 @@ struct create_ops {
 };
 
 /* Internal snapshots. All YIELD; the node is drained. */
-struct snapshot_info {
+struct internal_snapshot {
     char *id, *name;
     uint64_t vm_state_size; /* bytes */
     uint64_t disk_size;
@@ -118,7 +118,7 @@ struct snapshot_ops {
     bool (*apply)(struct node *node, const char *id, struct error *err); /* by the snapshot's ID */
     bool (*remove)(struct node *node, const char *id, struct error *err);
     /* A list of *count entries, owned by the caller (each with its strings). */
-    bool (*list)(struct node *node, struct snapshot_info **snapshots, size_t *count, struct error *err);
+    bool (*list)(struct node *node, struct internal_snapshot **snapshots, size_t *count, struct error *err);
     /* From now on the (read-only) node shows this snapshot. */
     bool (*load)(struct node *node, const char *id, struct error *err);
 };
@@ -210,6 +210,11 @@ struct block_driver {
     const struct snapshot_ops *snapshots;
     const struct bitmap_ops *bitmaps;
     const struct amend_ops *amend;
+    /* What the image says about its backing file; NULL name: it has none. The node's own backing edge is not touched.
+     * Durable when it returns. YIELDS. */
+    bool (*change_backing)(struct node *node, const char *name, const char *format, struct error *err);
+    /* Everything reads from the backing node again (after a commit). YIELDS. */
+    bool (*make_empty)(struct node *node, struct error *err);
     /* How large a new image of this format would be: `options` is of create->options_type (with its size), `source` may
      * be NULL (an empty image of that size). YIELDS. */
     bool (*measure)(const void *options, struct edge *source, struct image_measure *result, struct error *err);

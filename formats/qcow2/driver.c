@@ -220,6 +220,8 @@ const struct block_driver qcow2_driver = {
     .create = &qcow2_create_ops,
     .resize = qcow2_resize,
     .check = qcow2_check,
+    .change_backing = qcow2_change_backing,
+    .make_empty = qcow2_make_empty,
     .info = qcow2_info,
     .allocated_size = qcow2_allocated_size,
 };

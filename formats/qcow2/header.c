@@ -3,8 +3,7 @@
  * The image header: the fixed fields, and the extensions behind them. Everything an image says about itself is checked
  * here, or (what needs the geometry) in qcow2_load(): later code trusts the header.
  *
- * An existing header is only ever patched: the fixed fields lie in one 512-byte sector, which a disk writes as a whole,
- * and fields, extensions and padding that we do not know stay untouched. Only a new image's header is built.
+ * Writing is in header_write.c.
  */
 #include "formats/qcow2/state.h"
 
@@ -13,17 +12,6 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
-
-enum { SECTOR = 512 };
-
-static const struct feature_name {
-    uint8_t type, bit; /* type: 0 incompatible, 1 compatible, 2 autoclear */
-    const char *name;
-} feature_names[] = {
-    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
-    {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-    {2, 0, "bitmaps"},          {2, 1, "raw external data"},
-};
 
 static void parse_fixed(const uint8_t *p, struct header *h)
 {
@@ -293,121 +281,4 @@ void header_release(struct header *header)
     free(header->backing_format);
     free(header->data_file);
     header->backing_name = header->backing_format = header->data_file = NULL;
-}
-
-static void format_fixed(const struct header *h, uint8_t *p)
-{
-    store_be64(p + HEADER_SIZE, h->size);
-    store_be32(p + HEADER_L1_SIZE, h->l1_size);
-    store_be64(p + HEADER_L1_OFFSET, h->l1_offset);
-    store_be64(p + HEADER_REFTABLE_OFFSET, h->reftable_offset);
-    store_be32(p + HEADER_REFTABLE_CLUSTERS, h->reftable_clusters);
-    store_be32(p + HEADER_SNAPSHOT_COUNT, h->snapshot_count);
-    store_be64(p + HEADER_SNAPSHOT_OFFSET, h->snapshot_offset);
-    if (h->version < 3)
-        return;
-    store_be64(p + HEADER_INCOMPATIBLE, h->incompatible);
-    store_be64(p + HEADER_COMPATIBLE, h->compatible);
-    store_be64(p + HEADER_AUTOCLEAR, h->autoclear);
-}
-
-int header_store(struct qcow2 *q)
-{
-    uint8_t sector[SECTOR];
-    int result = qcow2_read_file(q->file, 0, sector, sizeof sector);
-    if (result)
-        return result;
-    format_fixed(&q->header, sector);
-    return block_write_buffer(q->file, 0, sector, sizeof sector, 0);
-}
-
-int header_set_incompatible(struct qcow2 *q, uint64_t bits, bool on)
-{
-    uint64_t old = q->header.incompatible;
-    q->header.incompatible = on ? old | bits : old & ~bits;
-    if (q->header.incompatible == old || q->header.version < 3)
-        return 0;
-    int result = header_store(q);
-    if (!result)
-        result = qcow2_barrier(q);
-    if (result)
-        q->header.incompatible = old;
-    return result;
-}
-
-struct writer {
-    uint8_t *at, *end;
-};
-
-static bool put_extension(struct writer *w, uint32_t type, const void *data, uint32_t length)
-{
-    uint64_t size = 8 + round_up((uint64_t)length, 8);
-    if ((uint64_t)(w->end - w->at) < size)
-        return false;
-    store_be32(w->at, type);
-    store_be32(w->at + 4, length);
-    if (length)
-        memcpy(w->at + 8, data, length);
-    w->at += size;
-    return true;
-}
-
-static bool put_feature_names(struct writer *w)
-{
-    uint8_t table[ARRAY_SIZE(feature_names) * FEATURE_NAME_ENTRY] = {0};
-    for (size_t i = 0; i < ARRAY_SIZE(feature_names); i++) {
-        uint8_t *entry = table + i * FEATURE_NAME_ENTRY;
-        entry[0] = feature_names[i].type;
-        entry[1] = feature_names[i].bit;
-        memcpy(entry + 2, feature_names[i].name, strlen(feature_names[i].name));
-    }
-    return put_extension(w, EXTENSION_FEATURE_NAMES, table, sizeof table);
-}
-
-bool header_format(const struct header *h, uint8_t *cluster, uint64_t *used, struct error *err)
-{
-    uint64_t cluster_size = 1ull << h->cluster_bits;
-    memset(cluster, 0, cluster_size);
-    store_be32(cluster + HEADER_MAGIC, QCOW2_MAGIC);
-    store_be32(cluster + HEADER_VERSION, h->version);
-    store_be32(cluster + HEADER_CLUSTER_BITS, h->cluster_bits);
-    format_fixed(h, cluster);
-    uint32_t length = HEADER_V2_LENGTH;
-    if (h->version >= 3) {
-        length = HEADER_NEW_LENGTH;
-        store_be32(cluster + HEADER_REFCOUNT_ORDER, h->refcount_order);
-        store_be32(cluster + HEADER_LENGTH, length);
-        cluster[HEADER_COMPRESSION_TYPE] = (uint8_t)h->compression_type;
-    }
-    struct writer w = {cluster + length, cluster + cluster_size};
-    bool fits = true;
-    if (h->backing_format)
-        fits = put_extension(&w, EXTENSION_BACKING_FORMAT, h->backing_format, (uint32_t)strlen(h->backing_format));
-    if (fits && h->data_file)
-        fits = put_extension(&w, EXTENSION_DATA_FILE, h->data_file, (uint32_t)strlen(h->data_file));
-    if (fits && h->version >= 3) {
-        struct writer before = w;
-        size_t name = h->backing_name ? strlen(h->backing_name) : 0;
-        /* For people only: left out of a cluster of 512 bytes rather than a name that is needed. */
-        if (put_feature_names(&w) && (size_t)(w.end - w.at) < name + 8) {
-            memset(before.at, 0, (size_t)(w.at - before.at));
-            w = before;
-        }
-    }
-    fits = fits && put_extension(&w, EXTENSION_END, NULL, 0);
-    if (fits && h->backing_name) {
-        size_t size = strlen(h->backing_name);
-        fits = size <= BACKING_NAME_MAX && size <= (size_t)(w.end - w.at);
-        if (fits) {
-            memcpy(w.at, h->backing_name, size);
-            store_be64(cluster + HEADER_BACKING_OFFSET, (uint64_t)(w.at - cluster));
-            store_be32(cluster + HEADER_BACKING_SIZE, (uint32_t)size);
-            w.at += size;
-        }
-    }
-    *used = (uint64_t)(w.at - cluster);
-    return fits || fail(err, EINVAL,
-                        "the names of the backing file and of the data file do not fit into the header: they must not "
-                        "exceed %u bytes each, and end in the first cluster of %" PRIu64 " bytes",
-                        BACKING_NAME_MAX, cluster_size);
 }

@@ -208,7 +208,7 @@ int qcow2_barrier(struct qcow2 *q);
  * changes from now on. Returns -EIO. A read-only image only reports. */
 int qcow2_corrupt(struct qcow2 *q, uint64_t offset, uint64_t size, const char *format, ...) PRINTF_LIKE(4, 5);
 
-/* header.c ------------------------------------------------------------------------------------------------------------
+/* header.c, header_write.c -------------------------------------------------------------------------------------------
  */
 bool header_load(struct edge *file, struct header *header, struct error *err);
 void header_release(struct header *header);
@@ -217,6 +217,9 @@ void header_release(struct header *header);
 int header_store(struct qcow2 *q);
 /* Sets or clears incompatible feature bits with a barrier behind it. */
 int header_set_incompatible(struct qcow2 *q, uint64_t bits, bool on);
+/* Writes `now`, with its strings and bitmaps extension, in the place of the present header; other extensions are kept.
+ * Durable; a power cut leaves the old header or the new one. q->header is the caller's to change. */
+bool header_rewrite(struct qcow2 *q, const struct header *now, struct error *err);
 /* A new image's first cluster, zero behind `used` bytes. */
 bool header_format(const struct header *header, uint8_t *cluster, uint64_t *used, struct error *err);
 
@@ -344,6 +347,10 @@ bool qcow2_resize(struct node *node, uint64_t size, enum preallocation prealloca
 int qcow2_check(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
 int qcow2_check_state(struct qcow2 *q, uint32_t repair, struct image_check *result, struct error *err);
 extern const struct create_ops qcow2_create_ops;
+
+/* backing.c */
+bool qcow2_change_backing(struct node *node, const char *name, const char *format, struct error *err);
+bool qcow2_make_empty(struct node *node, struct error *err);
 
 /* zero_discard.c on a state, without a node: spans of whole clusters. */
 int qcow2_unmap_span(struct qcow2 *q, uint64_t offset, uint64_t length, bool full, enum free_reason reason);
