@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "block/border.h"
+#include "block/dirty_bitmap.h"
 
 #define COPY_PIECE (2 * MiB)
 
@@ -22,20 +23,34 @@ struct place {
     uint64_t offset, length;
 };
 
-/* Through layers that only rename bytes, as far as that is true for the whole span. */
+/* Through layers that only rename bytes, as far as that is true for the whole span. Filters, which copy, count or slow
+ * what passes, are not gone round. */
 static bool find_place(struct edge *edge, uint64_t offset, uint64_t length, struct place *place)
 {
     struct node *node = edge->child;
     while (node->driver->kind != DRIVER_PROTOCOL) {
         struct extent extent;
-        if (node_extent(node, offset, length, &extent) < 0 || !extent.follow || !extent.child ||
-            extent.kind != EXTENT_DATA || extent.length < length)
+        if (node->driver->kind == DRIVER_FILTER || node_extent(node, offset, length, &extent) < 0 || !extent.follow ||
+            !extent.child || extent.kind != EXTENT_DATA || extent.length < length)
             return false;
         offset = extent.child_offset;
         node = extent.child->child;
     }
     *place = (struct place){node, offset, length};
     return span_fits(offset, length, node->size);
+}
+
+/* The bitmaps of all layers that find_place() went through. */
+static void record_path(struct edge *edge, uint64_t offset, uint64_t length)
+{
+    struct node *node = edge->child;
+    struct extent extent;
+    dirty_bitmaps_record(node, offset, length);
+    while (node->driver->kind != DRIVER_PROTOCOL && !node_extent(node, offset, length, &extent) && extent.child) {
+        offset = extent.child_offset;
+        node = extent.child->child;
+        dirty_bitmaps_record(node, offset, length);
+    }
 }
 
 /* 0, or -ENOTSUP when bytes must go through us, or another error. */
@@ -48,7 +63,9 @@ static int copy_offloaded(struct edge *from, uint64_t from_offset, struct edge *
         return -ENOTSUP;
     source.node->in_flight++; /* we came here past their borders */
     target.node->in_flight++;
+    record_path(to, to_offset, length);
     int64_t result = source.node->driver->copy_range(source.node, source.offset, target.node, target.offset, length);
+    record_path(to, to_offset, length);
     request_leave(target.node);
     request_leave(source.node);
     return result == (int64_t)length ? 0 : result < 0 ? (int)result : -ENOTSUP;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Dirty bitmaps: which parts of a node were written since some moment. One bit stands for `granularity` bytes; block/
- * sets bits in the request path when a write, zero or discard *begins* to change the node (so that a bit is never late)
- * and again covers it when it ends in failure: a bitmap may say too much, never too little.
+ * Dirty bitmaps: which parts of a node were written since some moment. One bit stands for `granularity` bytes. The
+ * request path sets bits twice: when a write, zero or discard *begins* to change the node (so that a bit is never late
+ * for who stores it) and when it ends, well or badly (so that who cleared it meanwhile, and read what was there before,
+ * looks again). A bitmap may say too much, never too little.
  *
  * Named bitmaps belong to users (block-dirty-bitmap-add, img bitmap) and may be persistent: then the node's driver
  * stores them (driver->bitmaps, qcow2's bitmaps extension) when the node is closed or becomes inactive, and loads them
@@ -11,7 +12,8 @@
  * States, as the ecosystem names them:
  *   recording     writes set bits
  *   disabled      frozen content
- *   busy          a job or export uses it: users may not change or remove it
+ *   busy          a job or export uses it: users may not change or remove it. It goes on recording; a backup that wants
+ *                 to know what is written from its start on has an unnamed bitmap beside it.
  *   inconsistent  it was found in use in the image: the content cannot be trusted; it can only be removed
  *   read-only     of a read-only node; becomes writable with it
  *
@@ -39,14 +41,16 @@ struct dirty_bitmap {
     uint64_t *bits;       /* dirty_bitmap_bits() of them; NULL when inconsistent */
     uint64_t dirty_count; /* set bits */
     bool recording, persistent, inconsistent, read_only;
-    unsigned busy;                  /* users that hold it */
-    struct dirty_bitmap *successor; /* while a backup uses it: where new writes are recorded */
-    void *stored;                   /* the format driver's own record of it, NULL when it is not in the image yet */
+    unsigned busy; /* users that hold it */
+    void *stored;  /* the format driver's own record of it, NULL when it is not in the image yet */
 };
 
 /* Granularity 0: the default of the node (its cluster size, at least 4 KiB, at most 64 KiB). Fails for a name in use, a
  * bad granularity, or when memory is out. Does not store anything. */
 struct dirty_bitmap *dirty_bitmap_new(struct node *node, const char *name, uint32_t granularity, struct error *err);
+/* A bitmap that is known by name only: inconsistent, without bits. For drivers that find one in an image. */
+struct dirty_bitmap *dirty_bitmap_new_inconsistent(struct node *node, const char *name, uint32_t granularity,
+                                                   struct error *err);
 void dirty_bitmap_free(struct dirty_bitmap *bitmap);
 struct dirty_bitmap *dirty_bitmap_find(const struct node *node, const char *name); /* NULL: no such bitmap */
 
@@ -78,9 +82,21 @@ bool dirty_bitmap_next_dirty(const struct dirty_bitmap *bitmap, uint64_t offset,
 uint64_t dirty_bitmap_run(const struct dirty_bitmap *bitmap, uint64_t offset, uint64_t length, bool *dirty);
 /* to |= from; different granularities are widened. Sizes must be equal. */
 bool dirty_bitmap_merge(struct dirty_bitmap *to, const struct dirty_bitmap *from, struct error *err);
-void dirty_bitmap_resize(struct dirty_bitmap *bitmap, uint64_t size); /* what is new is dirty */
+/* The content that a command is about to change, so that a transaction can put it back. NULL when memory is out. */
+uint64_t *dirty_bitmap_save(const struct dirty_bitmap *bitmap);
+/* Takes the words over as they are: the node was drained since they were saved. */
+void dirty_bitmap_restore(struct dirty_bitmap *bitmap, uint64_t *saved);
+/* What is new is dirty. When memory for it is out, the bitmap becomes inconsistent. */
+void dirty_bitmap_resize(struct dirty_bitmap *bitmap, uint64_t size);
 
-/* The request path: bytes change now, in every recording bitmap of the node. */
-void dirty_bitmaps_record(struct node *node, uint64_t offset, uint64_t length);
+/* The request path: bytes change now, in every recording bitmap of the node. The fast path is a node without any. */
+void dirty_bitmaps_record_all(struct node *node, uint64_t offset, uint64_t length);
+#define dirty_bitmaps_record(node, offset, length)                                                                     \
+    do {                                                                                                               \
+        if (unlikely(!list_empty(&(node)->bitmaps)))                                                                   \
+            dirty_bitmaps_record_all(node, offset, length);                                                            \
+    } while (0)
+void dirty_bitmaps_resize(struct node *node); /* to the node's size */
+void dirty_bitmaps_free(struct node *node);
 
 #endif

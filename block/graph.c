@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "block/dirty_bitmap.h"
 #include "qmp/schema/types.h"
 
 #define MAX_DEPTH 200 /* of nested nodes: backing chains beyond this are refused */
@@ -192,6 +193,7 @@ static struct node *node_new(struct graph *graph, const struct block_driver *dri
     list_init(&node->parents);
     list_init(&node->graph_link);
     list_init(&node->tracked);
+    list_init(&node->bitmaps);
     co_queue_init(&node->drain_queue);
     co_queue_init(&node->resume_queue);
     co_queue_init(&node->flush_queue);
@@ -209,6 +211,7 @@ static void node_free(struct node *node)
     detach_children(node);
     assert(list_empty(&node->parents));
     blockdev_options_free(node->options);
+    dirty_bitmaps_free(node);
     free(node->state);
     free(node->filename);
     free(node->name);
@@ -411,6 +414,7 @@ void node_set_size(struct node *node, uint64_t size)
     if (node->size == size)
         return;
     node->size = size;
+    dirty_bitmaps_resize(node);
     struct edge *edge;
     list_for_each (edge, &node->parents, child_link) {
         if (!edge->parent && edge->resized)

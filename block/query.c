@@ -48,6 +48,22 @@ static struct image_info *query_one(struct node *node, struct error *err)
     return info;
 }
 
+uint64_t node_cluster_size(struct node *node)
+{
+    for (; node; node = node->file ? node->file->child : NULL) {
+        struct image_facts facts = {0};
+        if (!node->driver->info || !node->driver->info(node, &facts, NULL))
+            continue;
+        free(facts.backing_filename);
+        free(facts.full_backing_filename);
+        free(facts.backing_format);
+        image_info_specific_free(facts.specific);
+        if (node->driver->kind == DRIVER_FORMAT)
+            return facts.cluster_size;
+    }
+    return 0;
+}
+
 struct image_info *node_query_image(struct node *node, bool with_backing, struct error *err)
 {
     struct image_info *top = query_one(node, err), *info = top;

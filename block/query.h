@@ -18,4 +18,8 @@ struct block_graph_info *node_query_graph(struct node *node, struct error *err);
 /* `flat`: without backing images. */
 struct block_device_info *node_query_device(struct node *node, bool flat, struct error *err);
 
+/* The size of the clusters in which a format allocates, through filters and raw layers; 0 when there are none. Does not
+ * yield. */
+uint64_t node_cluster_size(struct node *node);
+
 #endif

@@ -18,6 +18,7 @@
 #include "base/iov.h"
 #include "base/trace.h"
 #include "block/border.h"
+#include "block/dirty_bitmap.h"
 
 /* Aligned pieces -------------------------------------------------------------------------------------------------- */
 
@@ -226,7 +227,9 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
         tracked_begin(node, &tracked, offset, length, pads || (flags & REQUEST_SERIALISING));
         if (unlikely(node->no_flush))
             flags &= ~(uint32_t)REQUEST_FUA;
+        dirty_bitmaps_record(node, offset, length);
         result = write_tracked(node, offset, length, from, flags);
+        dirty_bitmaps_record(node, offset, length);
         /* A failed write may have left anything behind, and made the file longer. */
         if (likely(!result) || offset + length > node->size)
             request_wrote(node, offset, length);

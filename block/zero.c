@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/trace.h"
 #include "block/border.h"
+#include "block/dirty_bitmap.h"
 
 static int write_zeroes(struct node *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
@@ -122,7 +123,9 @@ int block_zero(struct edge *edge, uint64_t offset, uint64_t length, uint32_t fla
         tracked_begin(node, &tracked, offset, length, serialising);
         if (node->no_flush)
             flags &= ~(uint32_t)REQUEST_FUA;
+        dirty_bitmaps_record(node, offset, length);
         result = request_zero(node, offset, length, flags);
+        dirty_bitmaps_record(node, offset, length);
         if (!result)
             request_wrote(node, offset, length);
         if (!result && (flags & REQUEST_FUA))
@@ -169,7 +172,9 @@ int block_discard(struct edge *edge, uint64_t offset, uint64_t length)
     if (!result && length) {
         struct tracked_request tracked;
         tracked_begin(node, &tracked, offset, length, false);
+        dirty_bitmaps_record(node, offset, length);
         result = discard_span(node, offset, length);
+        dirty_bitmaps_record(node, offset, length);
         node_mark_written(node);
         tracked_end(node, &tracked);
     }
