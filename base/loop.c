@@ -133,6 +133,15 @@ uint64_t loop_now_ns(const struct loop *loop)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+uint64_t loop_wall_ns(const struct loop *loop)
+{
+    if (unlikely(loop->sim != NULL))
+        return 1700000000u * UINT64_C(1000000000) + sim_now(loop);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 /* --- from other threads --- */
 
 void loop_wake(struct loop *loop)
@@ -202,8 +211,10 @@ static void run_posted(struct loop *loop)
 static void run_ready(struct loop *loop)
 {
     if (loop->sim) {
-        while (!list_empty(&loop->ready))
+        while (!list_empty(&loop->ready)) {
             co_resume(sim_pick(loop));
+            sim_step_done(loop);
+        }
         return;
     }
     for (int budget = READY_BUDGET; budget && !list_empty(&loop->ready); budget--)

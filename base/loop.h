@@ -53,6 +53,9 @@ void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* Monotonic nanoseconds; virtual in simulation. */
 uint64_t loop_now_ns(const struct loop *loop);
 
+/* Nanoseconds since 1970, for time stamps that people read; in simulation a function of virtual time. */
+uint64_t loop_wall_ns(const struct loop *loop);
+
 /* The worker pool for slow pure work and blocking calls, made on first use, its size limited to the machine's
  * processors (at least 4). In simulation work runs at a simulated delay on the loop's own thread. */
 struct pool *loop_pool(struct loop *loop);

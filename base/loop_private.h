@@ -130,6 +130,7 @@ void aio_free(struct aio *aio);
 
 /* sim.c */
 struct co *sim_pick(struct loop *loop);
+void sim_step_done(struct loop *loop); /* a coroutine has run until it waits */
 uint64_t sim_now(const struct loop *loop);
 void sim_delay(struct loop *loop); /* YIELDS for a random simulated time; not cancellable */
 void co_sleep_uncancellable(struct loop *loop, uint64_t duration_ns); /* YIELDS */

@@ -12,6 +12,9 @@
  *     sim_crash(loop, seed);             // what was not flushed is lost, kept or torn; open files are dead (-EIO)
  *     loop_run_main(loop, check, ...);   // opens the survivors
  *
+ * Watches work on descriptors whose other end is in the same simulated world (eventfds, pipes): the kernel is asked
+ * between steps without waiting, and what is ready is told after a simulated delay. Streams pass descriptors.
+ *
  * Everything here is called on the loop's thread, inside or outside coroutines, and never yields.
  */
 #ifndef BASE_SIM_H
@@ -30,6 +33,12 @@ struct sim_config {
     size_t stream_chunk;                    /* bytes arrive in pieces of 1 to so many; default 64 KiB */
     size_t stream_window;                   /* sender waits when so many bytes are under way; default 256 KiB */
     uint64_t disk_capacity;                 /* bytes that all files may allocate, else -ENOSPC; default none */
+    /* One operation (one piece of a stream) in so many takes the time of a stall on top; 0, the default: none. */
+    uint64_t disk_stall_one_in, stream_stall_one_in;
+    uint64_t stall_low_ns, stall_high_ns; /* default 10 ms to 300 ms */
+    /* A failed sync throws away what it should have made durable: programs still see it, but no later sync will save
+     * it. So do kernels. Default off. */
+    bool sync_failure_loses;
 };
 struct sim_config *sim_config(struct loop *loop);
 
@@ -46,12 +55,26 @@ bool sim_file_remove(struct loop *loop, const char *path);
 uint64_t sim_file_unflushed(struct loop *loop, const char *path);
 
 /* Power cut. Of each write that was not flushed, each piece of 512 bytes is kept or dropped at random, likewise each
- * change of size and allocation; `seed` draws the lot, so that one run can be cut in many ways. Files open now answer
- * -EIO from now on, also operations in flight; files opened later see what survived. */
+ * change of size and allocation, and the name of a file that was made and not synced since; `seed` draws the lot, so
+ * that one run can be cut in many ways. Files open now answer -EIO from now on, also operations in flight; files opened
+ * later see what survived. */
 void sim_crash(struct loop *loop, uint64_t seed);
+/* The end of the processes, not of the machine: open files are dead in the same way, but nothing that was seen is lost.
+ */
+void sim_kill(struct loop *loop);
+/* The files of `to` become what a cut of `from` would leave at this moment, while `from` goes on as if nothing had
+ * happened: one run can be cut at every operation, in many ways, and each time examined on another loop. No file may be
+ * open on `to`. Bytes are shared until one side writes. */
+enum sim_cut { SIM_POWER_CUT, SIM_KILL };
+void sim_cut_copy(struct loop *to, struct loop *from, enum sim_cut kind, uint64_t seed);
 /* Calls fn(arg) when the operation of that number begins (counted from now, 1 is the next), for example to cut there.
  */
 void sim_at_operation(struct loop *loop, uint64_t number, void (*fn)(void *arg), void *arg);
+
+/* Calls fn(arg) after each step of a coroutine in which file operations have begun, on the loop's own stack: other
+ * loops may be run there. NULL: no more. */
+void sim_observe(struct loop *loop, void (*fn)(void *arg), void *arg);
+uint64_t sim_operations(struct loop *loop); /* begun so far */
 
 enum sim_operation {
     SIM_READ = 1,

@@ -11,8 +11,10 @@
  * writes may survive where earlier ones do not, and a write may be torn. A durable write (RWF_DSYNC) is a change that
  * the lot does not touch.
  *
- * Not modelled: directories (a file that was created exists), decay of what was durable, and bad media other than by
- * sim_fail().
+ * The name of a new file is durable with the first sync of the file, as journaling file systems have it; until then a
+ * power cut may take the file away.
+ *
+ * Not modelled: renaming, directories as such, decay of what was durable, and bad media other than by sim_fail().
  */
 #include "base/sim_disk.h"
 
@@ -161,6 +163,7 @@ void sim_sync_end(struct sim_file *file, uint64_t sync)
         apply(&file->durable, change, 0, change->length);
         change_free(change);
     }
+    file->named = true;
 }
 
 /* --- power cuts --- */
@@ -188,14 +191,38 @@ static void apply_lot(struct image *image, const struct change *change, struct r
     }
 }
 
-static void file_crash(struct sim_file *file, struct rng *lot)
+void sim_sync_lose(struct sim_file *file, uint64_t sync, struct rng *lot)
 {
     struct change *change;
-    list_for_each (change, &file->changes, link)
+    list_for_each_safe (change, &file->changes, link) {
+        if (!change->covered_by || change->covered_by > sync)
+            continue;
         apply_lot(&file->durable, change, lot);
+        change_free(change);
+    }
+}
+
+/* false: the file is not there any more. */
+static bool survive(const struct sim_file *file, struct image *image, struct rng *lot)
+{
+    if (!file->named && rng_coin(lot))
+        return false;
+    struct change *change;
+    list_for_each (change, &file->changes, link)
+        apply_lot(image, change, lot);
+    return true;
+}
+
+static void file_crash(struct sim_file *file, struct rng *lot)
+{
+    vec_clear(&file->locks);
+    if (!survive(file, &file->durable, lot)) {
+        file_remove(file);
+        return;
+    }
+    file->named = true;
     drop_changes(file);
     image_copy(&file->seen, &file->durable);
-    vec_clear(&file->locks);
 }
 
 void sim_crash(struct loop *loop, uint64_t seed)
@@ -205,8 +232,39 @@ void sim_crash(struct loop *loop, uint64_t seed)
     rng_seed(&lot, seed);
     disk->power_cycle++;
     struct sim_file *file;
-    list_for_each (file, &disk->files, link)
+    list_for_each_safe (file, &disk->files, link)
         file_crash(file, &lot);
+}
+
+void sim_kill(struct loop *loop)
+{
+    struct sim_disk *disk = loop->sim->disk;
+    disk->power_cycle++;
+    struct sim_file *file;
+    list_for_each (file, &disk->files, link)
+        vec_clear(&file->locks);
+}
+
+void sim_cut_copy(struct loop *to, struct loop *from, enum sim_cut kind, uint64_t seed)
+{
+    struct sim_disk *disk = to->sim->disk;
+    struct rng lot;
+    rng_seed(&lot, seed);
+    struct sim_file *file;
+    while ((file = list_first(&disk->files, struct sim_file, link)))
+        file_remove(file);
+    list_for_each (file, &from->sim->disk->files, link) {
+        struct image image = {0};
+        image_copy(&image, kind == SIM_KILL ? &file->seen : &file->durable);
+        if (kind == SIM_POWER_CUT && !survive(file, &image, &lot)) {
+            image_free(&image);
+            continue;
+        }
+        struct sim_file *copy = sim_disk_create(disk, file->path);
+        copy->named = true;
+        copy->durable = image;
+        image_copy(&copy->seen, &copy->durable);
+    }
 }
 
 /* --- operations: counted, hooked, failed --- */
@@ -238,6 +296,11 @@ int sim_disk_begin(struct sim_disk *disk, struct sim_file *file, unsigned operat
     return failure_of(disk, file->path, operation);
 }
 
+uint64_t sim_operations(struct loop *loop)
+{
+    return loop->sim->disk->operations;
+}
+
 void sim_at_operation(struct loop *loop, uint64_t number, void (*fn)(void *arg), void *arg)
 {
     struct sim_disk *disk = loop->sim->disk;
@@ -264,6 +327,7 @@ void sim_file_put(struct loop *loop, const char *path, const void *data, size_t 
     struct sim_disk *disk = loop->sim->disk;
     sim_file_remove(loop, path);
     struct sim_file *file = sim_disk_create(disk, path);
+    file->named = true;
     image_write(&file->durable, 0, data, size);
     image_copy(&file->seen, &file->durable);
 }

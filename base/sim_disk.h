@@ -38,6 +38,7 @@ struct sim_file {
     uint64_t inode, syncs;
     unsigned open_count;
     bool removed;
+    bool named; /* its directory entry survives a power cut */
 };
 
 struct sim_failure {
@@ -70,6 +71,8 @@ struct change *sim_change(struct sim_file *file, enum change_kind kind, uint64_t
  * mark lives in the changes, so syncs may overlap (each counts up its own number). */
 uint64_t sim_sync_begin(struct sim_file *file);
 void sim_sync_end(struct sim_file *file, uint64_t sync);
+/* ... or, when it failed and the cache forgets what it could not write: a random part of them arrives. */
+void sim_sync_lose(struct sim_file *file, uint64_t sync, struct rng *lot);
 
 /* An operation begins: counts it, calls the hook, and says whether it is to fail (0 or -errno). */
 int sim_disk_begin(struct sim_disk *disk, struct sim_file *file, unsigned operation);

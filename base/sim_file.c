@@ -39,6 +39,7 @@ static int spend_time(struct sim_handle *handle)
 {
     struct sim *sim = handle->disk->sim;
     uint64_t time_ns = sim_draw(sim, sim->config.disk_low_ns, sim->config.disk_high_ns) / 2;
+    time_ns += sim_stall(sim, sim->config.disk_stall_one_in);
     if (!check_power(handle))
         co_sleep_uncancellable(handle->io.loop, time_ns);
     return check_power(handle);
@@ -127,6 +128,8 @@ static int file_datasync(struct io_file *io)
     code = spend_time(handle);
     if (!code && !failure)
         sim_sync_end(handle->file, sync);
+    else if (!code && handle->disk->sim->config.sync_failure_loses)
+        sim_sync_lose(handle->file, sync, &handle->disk->sim->rng);
     if (!code)
         code = spend_time(handle);
     return code ? code : failure;

@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/cleanup.h"
 #include "base/math.h"
 
 /* The slot of a page; NULL when its leaf does not exist. */
-static unsigned char **slot_of(const struct image *image, uint64_t page)
+static struct image_page **slot_of(const struct image *image, uint64_t page)
 {
     uint64_t leaf = page / IMAGE_LEAF_PAGES;
     if (leaf >= image->leaves.count || !image->leaves.items[leaf])
@@ -16,12 +17,19 @@ static unsigned char **slot_of(const struct image *image, uint64_t page)
     return &image->leaves.items[leaf]->pages[page % IMAGE_LEAF_PAGES];
 }
 
-static unsigned char *page_of(const struct image *image, uint64_t page)
+static const unsigned char *page_of(const struct image *image, uint64_t page)
 {
-    unsigned char **slot = slot_of(image, page);
-    return slot ? *slot : NULL;
+    struct image_page **slot = slot_of(image, page);
+    return slot && *slot ? (*slot)->bytes : NULL;
 }
 
+static void page_release(struct image_page *page)
+{
+    if (page && --page->references == 0)
+        free(page);
+}
+
+/* The page to write to: made when there is none, and a page of its own when copies of the image share it. */
 static unsigned char *page_make(struct image *image, uint64_t page)
 {
     uint64_t leaf = page / IMAGE_LEAF_PAGES;
@@ -29,21 +37,27 @@ static unsigned char *page_make(struct image *image, uint64_t page)
         vec_push(&image->leaves, NULL);
     if (!image->leaves.items[leaf])
         image->leaves.items[leaf] = new (struct image_leaf);
-    unsigned char **slot = slot_of(image, page);
+    struct image_page **slot = slot_of(image, page);
     if (!*slot) {
-        *slot = xcalloc(1, IMAGE_PAGE);
+        *slot = new (struct image_page);
+        (*slot)->references = 1;
         image->pages++;
+    } else if ((*slot)->references > 1) {
+        struct image_page *own = xmalloc(sizeof *own);
+        memcpy(own->bytes, (*slot)->bytes, IMAGE_PAGE);
+        own->references = 1;
+        page_release(*slot);
+        *slot = own;
     }
-    return *slot;
+    return (*slot)->bytes;
 }
 
 static void page_drop(struct image *image, uint64_t page)
 {
-    unsigned char **slot = slot_of(image, page);
+    struct image_page **slot = slot_of(image, page);
     if (!slot || !*slot)
         return;
-    free(*slot);
-    *slot = NULL;
+    page_release(TAKE(*slot));
     image->pages--;
 }
 
@@ -97,11 +111,10 @@ void image_punch(struct image *image, uint64_t offset, uint64_t length)
     length = offset < end ? MIN(length, end - offset) : 0;
     for (uint64_t n; length; offset += n, length -= n) {
         n = in_page(offset, length);
-        unsigned char *page = page_of(image, offset / IMAGE_PAGE);
         if (n == IMAGE_PAGE)
             page_drop(image, offset / IMAGE_PAGE);
-        else if (page)
-            memset(page + offset % IMAGE_PAGE, 0, n);
+        else if (page_of(image, offset / IMAGE_PAGE))
+            memset(page_make(image, offset / IMAGE_PAGE) + offset % IMAGE_PAGE, 0, n);
     }
 }
 
@@ -117,12 +130,20 @@ void image_resize(struct image *image, uint64_t size)
 void image_copy(struct image *to, const struct image *from)
 {
     image_free(to);
-    for (uint64_t page = 0; page < from->leaves.count * IMAGE_LEAF_PAGES; page++) {
-        const unsigned char *bytes = page_of(from, page);
-        if (bytes)
-            memcpy(page_make(to, page), bytes, IMAGE_PAGE);
+    for (size_t i = 0; i < from->leaves.count; i++) {
+        const struct image_leaf *leaf = from->leaves.items[i];
+        vec_push(&to->leaves, NULL);
+        if (!leaf)
+            continue;
+        struct image_leaf *copy = to->leaves.items[i] = xmalloc(sizeof *copy);
+        *copy = *leaf;
+        for (unsigned page = 0; page < IMAGE_LEAF_PAGES; page++) {
+            if (copy->pages[page])
+                copy->pages[page]->references++;
+        }
     }
     to->size = from->size;
+    to->pages = from->pages;
 }
 
 void image_free(struct image *image)
@@ -130,7 +151,7 @@ void image_free(struct image *image)
     for (size_t i = 0; i < image->leaves.count; i++) {
         struct image_leaf *leaf = image->leaves.items[i];
         for (unsigned page = 0; leaf && page < IMAGE_LEAF_PAGES; page++)
-            free(leaf->pages[page]);
+            page_release(leaf->pages[page]);
         free(leaf);
     }
     vec_free(&image->leaves);

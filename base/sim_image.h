@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The bytes of a simulated file: sparse pages of 4 KiB in a table of tables, so that terabytes of nothing cost little.
- * What is not allocated reads as zeros. Private to base. */
+ * What is not allocated reads as zeros. Copies share pages until one of them writes. Private to base. */
 #ifndef BASE_SIM_IMAGE_H
 #define BASE_SIM_IMAGE_H
 
@@ -11,8 +11,13 @@
 #define IMAGE_PAGE 4096u
 #define IMAGE_LEAF_PAGES 1024u
 
+struct image_page {
+    uint32_t references;
+    unsigned char bytes[IMAGE_PAGE];
+};
+
 struct image_leaf {
-    unsigned char *pages[IMAGE_LEAF_PAGES];
+    struct image_page *pages[IMAGE_LEAF_PAGES];
 };
 
 struct image {

@@ -7,12 +7,15 @@
  *      sender --> | piece, due 1.2 ms | piece, due 1.3 ms | --> receiver
  *
  * The pieces of a pipe outlive the end that sent them: what was sent before a close still arrives, as with sockets.
- * Descriptors cannot be passed.
+ * Descriptors travel with the first piece of what is sent with them, as duplicates, and are closed when whoever
+ * receives that piece has not asked for them.
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/iov.h"
@@ -23,6 +26,7 @@ struct piece {
     struct list link;
     uint64_t due_ns;
     size_t size, taken;
+    int *fds, n_fds; /* belong to the piece */
     unsigned char data[];
 };
 
@@ -70,13 +74,20 @@ static struct pipe *pipe_new(struct loop *loop)
     return pipe;
 }
 
+static void piece_free(struct piece *piece)
+{
+    for (int i = 0; i < piece->n_fds; i++)
+        close(piece->fds[i]);
+    free(piece->fds);
+    list_remove(&piece->link);
+    free(piece);
+}
+
 static void pipe_drop(struct pipe *pipe)
 {
     struct piece *piece;
-    while ((piece = list_first(&pipe->pieces, struct piece, link))) {
-        list_remove(&piece->link);
-        free(piece);
-    }
+    while ((piece = list_first(&pipe->pieces, struct piece, link)))
+        piece_free(piece);
     pipe->under_way = 0;
 }
 
@@ -110,11 +121,12 @@ static void pipe_break(struct pipe *pipe)
     wake(pipe->receiver);
 }
 
-static void pipe_put(struct pipe *pipe, const void *data, size_t size)
+static struct piece *pipe_put(struct pipe *pipe, const void *data, size_t size)
 {
     struct sim *sim = pipe->loop->sim;
     struct piece *piece = xmalloc(sizeof *piece + size);
     uint64_t due = sim->now_ns + sim_draw(sim, sim->config.stream_low_ns, sim->config.stream_high_ns);
+    due += sim_stall(sim, sim->config.stream_stall_one_in);
     *piece = (struct piece){.due_ns = MAX(due, pipe->last_due_ns), .size = size};
     memcpy(piece->data, data, size);
     pipe->last_due_ns = piece->due_ns;
@@ -122,6 +134,7 @@ static void pipe_put(struct pipe *pipe, const void *data, size_t size)
         loop_timer_arm(pipe->loop, &pipe->timer, piece->due_ns);
     list_append(&pipe->pieces, &piece->link);
     pipe->under_way += size;
+    return piece;
 }
 
 /* Takes from the first piece, which is due. */
@@ -133,8 +146,7 @@ static size_t pipe_take(struct pipe *pipe, void *buffer, size_t size)
     piece->taken += n;
     pipe->under_way -= n;
     if (piece->taken == piece->size) {
-        list_remove(&piece->link);
-        free(piece);
+        piece_free(piece);
         struct piece *next = list_first(&pipe->pieces, struct piece, link);
         if (next || pipe->ended)
             loop_timer_arm(pipe->loop, &pipe->timer, next ? next->due_ns : pipe->last_due_ns);
@@ -152,9 +164,9 @@ static bool has_arrived(const struct pipe *pipe)
     return piece ? piece->due_ns <= now : pipe->ended && pipe->last_due_ns <= now;
 }
 
-static ssize_t sim_recv(struct stream *base, void *buffer, size_t size)
+/* 0 when something has arrived, be it the end. */
+static int wait_arrival(struct sim_stream *stream)
 {
-    struct sim_stream *stream = sim_of(base);
     struct pipe *pipe = stream->in;
     struct co *co = co_self();
     assert(co && !pipe->receiver);
@@ -164,9 +176,29 @@ static ssize_t sim_recv(struct stream *base, void *buffer, size_t size)
     pipe->receiver = NULL;
     if (pipe->broken || stream->is_down)
         return -ECONNRESET;
-    if (!has_arrived(pipe))
-        return -ECANCELED;
-    return list_empty(&pipe->pieces) ? 0 : (ssize_t)pipe_take(pipe, buffer, size);
+    return has_arrived(pipe) ? 0 : -ECANCELED;
+}
+
+static ssize_t sim_recv_fds(struct stream *base, void *buffer, size_t size, int *fds, int max_fds, int *n_fds)
+{
+    struct pipe *pipe = sim_of(base)->in;
+    int code = wait_arrival(sim_of(base));
+    struct piece *piece = list_first(&pipe->pieces, struct piece, link);
+    if (code || !piece)
+        return code;
+    *n_fds = MIN(piece->n_fds, max_fds);
+    for (int i = 0; i < *n_fds; i++)
+        fds[i] = piece->fds[i];
+    for (int i = *n_fds; i < piece->n_fds; i++)
+        close(piece->fds[i]);
+    piece->n_fds = 0;
+    return (ssize_t)pipe_take(pipe, buffer, size);
+}
+
+static ssize_t sim_recv(struct stream *base, void *buffer, size_t size)
+{
+    int none, n_fds;
+    return sim_recv_fds(base, buffer, size, &none, 0, &n_fds);
 }
 
 /* 0 when a piece may be sent. */
@@ -185,7 +217,17 @@ static int wait_window(struct sim_stream *stream)
     return pipe->broken || stream->is_down ? -EPIPE : 0;
 }
 
-static int sim_sendv(struct stream *base, struct iovec *iov, int count)
+static void attach(struct piece *piece, const int *fds, int n_fds)
+{
+    piece->fds = new_array(int, (size_t)n_fds);
+    for (int i = 0; i < n_fds; i++) {
+        int copy = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
+        if (copy >= 0)
+            piece->fds[piece->n_fds++] = copy;
+    }
+}
+
+static int send_pieces(struct stream *base, struct iovec *iov, int count, const int *fds, int n_fds)
 {
     struct sim_stream *stream = sim_of(base);
     struct sim *sim = base->loop->sim;
@@ -196,10 +238,24 @@ static int sim_sendv(struct stream *base, struct iovec *iov, int count)
         size_t room = sim->config.stream_window - stream->out->under_way;
         size_t limit = MIN(MIN(iov->iov_len, room), MAX(sim->config.stream_chunk, (size_t)1));
         size_t n = (size_t)sim_draw(sim, 1, limit);
-        pipe_put(stream->out, iov->iov_base, n);
+        struct piece *piece = pipe_put(stream->out, iov->iov_base, n);
+        if (n_fds)
+            attach(piece, fds, n_fds);
+        n_fds = 0;
         iov_advance(&iov, &count, n);
     }
     return 0;
+}
+
+static int sim_sendv(struct stream *base, struct iovec *iov, int count)
+{
+    return send_pieces(base, iov, count, NULL, 0);
+}
+
+static int sim_send_fds(struct stream *base, const void *buffer, size_t size, const int *fds, int n_fds)
+{
+    struct iovec iov = {(void *)buffer, size};
+    return send_pieces(base, &iov, 1, fds, n_fds);
 }
 
 static void sim_shutdown(struct stream *base)
@@ -226,6 +282,8 @@ static void sim_close(struct stream *base)
 static const struct stream_ops sim_stream_ops = {
     .recv = sim_recv,
     .sendv = sim_sendv,
+    .recv_fds = sim_recv_fds,
+    .send_fds = sim_send_fds,
     .shutdown = sim_shutdown,
     .close = sim_close,
 };

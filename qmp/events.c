@@ -9,7 +9,6 @@
 #include "qmp/internal.h"
 
 #include <string.h>
-#include <time.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
 
@@ -22,13 +21,12 @@ struct held_event {
     struct loop_timer timer;
 };
 
-static struct json *make_event(const char *name, struct json *data)
+static struct json *make_event(const struct qmp_server *server, const char *name, struct json *data)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_ns = loop_wall_ns(server->loop);
     struct json *timestamp = json_new_object();
-    json_set(timestamp, "seconds", json_new_int(now.tv_sec));
-    json_set(timestamp, "microseconds", json_new_int(now.tv_nsec / 1000));
+    json_set(timestamp, "seconds", json_new_int((int64_t)(now_ns / 1000000000u)));
+    json_set(timestamp, "microseconds", json_new_int((int64_t)(now_ns % 1000000000u / 1000)));
     struct json *event = json_new_object();
     json_set(event, "timestamp", timestamp);
     json_set(event, "event", json_new_string(name));
@@ -102,7 +100,7 @@ static struct held_event *find_or_open_window(struct qmp_server *server, const s
 void server_emit(struct qmp_events *sink, const char *name, struct json *data)
 {
     struct qmp_server *server = container_of(sink, struct qmp_server, events);
-    auto_json *event = make_event(name, data);
+    auto_json *event = make_event(server, name, data);
     const struct event_limit *limit = find_limit(server, name);
     struct held_event *held = limit ? find_or_open_window(server, limit, event) : NULL;
     if (!held) {
