@@ -223,6 +223,15 @@ static void raw_reopen_abort(struct node *node, struct reopen_state *state)
     blockdev_options_free((struct blockdev_options *)state);
 }
 
+static bool raw_measure(const void *options, struct edge *source, struct image_measure *result, struct error *err)
+{
+    uint64_t size = ((const struct raw_create_options *)options)->size;
+    if (size > (uint64_t)INT64_MAX - SECTOR)
+        return fail(err, EFBIG, "a disk of %" PRIu64 " bytes is too large", size);
+    result->required = result->fully_allocated = round_up(size, SECTOR);
+    return true;
+}
+
 /* A raw image is the file that the protocol makes. */
 static const struct create_ops raw_create_ops = {.options_type = &raw_create_options_type};
 
@@ -243,5 +252,6 @@ const struct block_driver raw_driver = {
     .check_perm = raw_check_perm,
     .set_perm = raw_set_perm,
     .create = &raw_create_ops,
+    .measure = raw_measure,
     .resize = raw_resize,
 };

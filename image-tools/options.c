@@ -51,6 +51,7 @@ static bool store(const struct tool_option *option, const char *text, void *valu
     case OPTION_TEXT: *(const char **)slot = text; return true;
     case OPTION_TEXTS: vec_push((struct texts *)slot, text); return true;
     case OPTION_SIZE: return parse_size(text, slot, err) || fail_prefix(err, "%s: ", label);
+    case OPTION_ACTION: vec_push((struct actions *)slot, ((struct action){option->name, text})); return true;
     case OPTION_LATER: return fail(err, ENOTSUP, "%s is not supported by this version: %s", label, option->help);
     }
     return false;
@@ -120,6 +121,8 @@ void options_release(const struct tool_option *table, void *values)
     for (; table->letter || table->name; table++) {
         if (table->kind == OPTION_TEXTS)
             vec_free((struct texts *)((char *)values + table->offset));
+        if (table->kind == OPTION_ACTION)
+            vec_free((struct actions *)((char *)values + table->offset));
     }
 }
 

@@ -18,12 +18,19 @@
 
 vec_of(texts, const char *);
 
+/* Options whose order on the command line matters, as they came. */
+struct action {
+    const char *name, *argument; /* argument NULL: it takes none */
+};
+vec_of(actions, struct action);
+
 enum option_kind {
-    OPTION_FLAG,  /* bool: becomes true */
-    OPTION_TEXT,  /* const char *: the last one given */
-    OPTION_TEXTS, /* struct texts: all of them, in order */
-    OPTION_SIZE,  /* uint64_t: a size such as 64k */
-    OPTION_LATER, /* not offered yet; `help` says what would be needed */
+    OPTION_FLAG,   /* bool: becomes true */
+    OPTION_TEXT,   /* const char *: the last one given */
+    OPTION_TEXTS,  /* struct texts: all of them, in order */
+    OPTION_SIZE,   /* uint64_t: a size such as 64k */
+    OPTION_ACTION, /* struct actions: gets one more */
+    OPTION_LATER,  /* not offered yet; `help` says what would be needed */
 };
 
 struct tool_option {
@@ -51,6 +58,10 @@ struct tool_option {
 #define OPTION_ROW_SIZE(letter, name, argument, type, member, help)                                                    \
     {                                                                                                                  \
         OPTION_SIZE, letter, name, argument, offsetof(type, member), help                                              \
+    }
+#define OPTION_ROW_ACTION(letter, name, argument, type, member, help)                                                  \
+    {                                                                                                                  \
+        OPTION_ACTION, letter, name, argument, offsetof(type, member), help                                            \
     }
 #define OPTION_ROW_LATER(letter, name, argument, what)                                                                 \
     {                                                                                                                  \

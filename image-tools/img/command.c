@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include "base/log.h"
+#include "base/size.h"
 
 bool img_output_format(const char *text, enum output_format *format)
 {
@@ -16,9 +17,14 @@ bool img_output_format(const char *text, enum output_format *format)
     return true;
 }
 
+bool img_size(const char *what, const char *text, uint64_t *size, struct error *err)
+{
+    return parse_size(text, size, err) || fail_prefix(err, "Invalid %s: ", what);
+}
+
 int img_fail(struct error *err, int status)
 {
-    log_error("%s", err->message);
+    log_failure(err);
     error_clear(err);
     return status;
 }

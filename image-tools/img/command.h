@@ -24,11 +24,15 @@ struct img_command {
     int (*run)(struct tool *tool, void *values, const struct texts *arguments);
 };
 
-extern const struct img_command img_check, img_compare, img_convert, img_create, img_info, img_map, img_resize;
+extern const struct img_command img_amend, img_bench, img_bitmap, img_check, img_compare, img_convert, img_create,
+    img_dd, img_info, img_map, img_measure, img_rebase, img_resize, img_snapshot;
 
 /* Values of --output. */
 enum output_format { OUTPUT_HUMAN, OUTPUT_JSON };
 bool img_output_format(const char *text, enum output_format *format); /* NULL: human. Says what is wrong */
+
+/* A size on a command line; `what` names it in the error. */
+bool img_size(const char *what, const char *text, uint64_t *size, struct error *err);
 
 /* Prints the error after the program's name, clears it, and returns `status`. */
 int img_fail(struct error *err, int status);

@@ -11,12 +11,12 @@
 #include "image-tools/img/command.h"
 
 static const struct img_command *const commands[] = {
-    &img_check, &img_compare, &img_convert, &img_create, &img_info, &img_map, &img_resize,
+    &img_amend, &img_bench, &img_bitmap, &img_check,   &img_compare, &img_convert, &img_create,
+    &img_dd,    &img_info,  &img_map,    &img_measure, &img_rebase,  &img_resize,  &img_snapshot,
 };
 
 /* Subcommands of the ecosystem that do not exist here yet. */
-static const char *const later_commands[] = {"amend", "bench",   "bitmap", "commit",
-                                             "dd",    "measure", "rebase", "snapshot"};
+static const char *const later_commands[] = {"commit"};
 
 struct global_options {
     bool version;

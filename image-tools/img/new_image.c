@@ -65,12 +65,17 @@ static bool set_once(struct json *tree, const struct schema_type *type, const ch
     return true;
 }
 
-static struct json *join_options(const struct new_image *image, const struct schema_type *type, struct error *err)
+struct json *new_image_join(const struct texts *options, struct error *err)
 {
     auto_strbuf text = {0};
-    for (size_t i = 0; i < image->options->count; i++)
-        strbuf_printf(&text, "%s%s", i ? "," : "", image->options->items[i]);
-    auto_json *tree = keyval_parse(strbuf_text(&text), NULL, err);
+    for (size_t i = 0; i < options->count; i++)
+        strbuf_printf(&text, "%s%s", i ? "," : "", options->items[i]);
+    return keyval_parse(strbuf_text(&text), NULL, err);
+}
+
+static struct json *join_options(const struct new_image *image, const struct schema_type *type, struct error *err)
+{
+    auto_json *tree = new_image_join(image->options, err);
     if (!tree)
         return NULL;
     if (image->backing && !set_once(tree, type, image->format, "backing_file", image->backing, "Backing file", err))
@@ -207,4 +212,17 @@ bool new_image_create(struct tool *tool, const struct new_image *image, struct e
     if (!json_get(tree, "size"))
         return fail(err, EINVAL, "%s: Image creation needs a size parameter", image->filename);
     return create_from_tree(tool, image, format, tree, err) || fail_prefix(err, "%s: ", image->filename);
+}
+
+bool new_image_parse(const struct block_driver *format, const struct texts *options, uint64_t size, void **parsed,
+                     struct error *err)
+{
+    const struct schema_type *type = image_create_options_type(format);
+    auto_json *tree = new_image_join(options, err);
+    auto_free char *text = xasprintf("%" PRIu64, size);
+    if (!tree || !set_once(tree, type, format->name, "size", text, "The image size", err))
+        return false;
+    auto_file_create_options *file = take_file_options(type, tree, err);
+    *parsed = NULL;
+    return file && schema_read(type, tree, SCHEMA_INPUT_KEYVAL, parsed, err);
 }

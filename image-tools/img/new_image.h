@@ -22,6 +22,13 @@ const struct block_driver *new_image_format(struct tool *tool, const char *forma
 /* Prints the options of -o when they ask for help. true: that was done. */
 bool new_image_help(const struct block_driver *format, const struct texts *options);
 
+/* All -o as one tree; owned. NULL and an error when one of them is malformed. */
+struct json *new_image_join(const struct texts *options, struct error *err);
+/* The options of a disk of `size` bytes in the type of the format, without making it; to be freed with schema_free().
+ */
+bool new_image_parse(const struct block_driver *format, const struct texts *options, uint64_t size, void **parsed,
+                     struct error *err);
+
 /* YIELDS. */
 bool new_image_create(struct tool *tool, const struct new_image *image, struct error *err);
 
