@@ -86,11 +86,14 @@ static bool comes_from_common(const struct rebase *all, const struct block_statu
     return status->depth >= depth;
 }
 
+/* Compression takes whole clusters; what is less (of a cluster that the image has in part) is written as it is. */
 static int write_old(struct rebase *all, uint64_t offset, const uint8_t *data, uint64_t length)
 {
+    bool is_whole = offset % all->unit == 0 && (length == all->unit || offset + length == all->image->child->size);
     if (buffer_is_zero(data, length))
         return block_zero(all->image, offset, length, REQUEST_MAY_UNMAP);
-    return block_write_buffer(all->image, offset, data, length, all->compress ? (uint32_t)REQUEST_COMPRESSED : 0);
+    return block_write_buffer(all->image, offset, data, length,
+                              all->compress && is_whole ? (uint32_t)REQUEST_COMPRESSED : 0);
 }
 
 /* Copies the units in which old and new differ, each run of them by one write. */
@@ -101,7 +104,7 @@ static int copy_differences(struct rebase *all, uint64_t offset, uint64_t length
         result = read_below(all->now, offset, length, all->new_data);
     uint64_t run = 0; /* length of the run in front of `at` */
     for (uint64_t at = 0; at <= length && !result;) {
-        uint64_t unit = MIN(all->unit, length - at);
+        uint64_t unit = MIN(all->unit - (offset + at) % all->unit, length - at);
         bool differs = unit && memcmp(all->old_data + at, all->new_data + at, unit);
         bool one_by_one = all->compress && run;
         if (run && (!differs || one_by_one)) {
