@@ -218,6 +218,7 @@ const struct block_driver qcow2_driver = {
     .reopen_commit = qcow2_reopen_commit,
     .reopen_abort = qcow2_reopen_abort,
     .create = &qcow2_create_ops,
+    .snapshots = &qcow2_snapshot_ops,
     .resize = qcow2_resize,
     .check = qcow2_check,
     .change_backing = qcow2_change_backing,

@@ -103,8 +103,13 @@ enum {
     SNAPSHOT_L1_SIZE = 8,
     SNAPSHOT_ID_SIZE = 12,
     SNAPSHOT_NAME_SIZE = 14,
+    SNAPSHOT_DATE_S = 16,
+    SNAPSHOT_DATE_NS = 20,
+    SNAPSHOT_VM_CLOCK = 24,
+    SNAPSHOT_VM_STATE_SIZE = 32,
     SNAPSHOT_EXTRA_SIZE = 36,
     SNAPSHOT_FIXED = 40,
+    SNAPSHOT_EXTRA = 24,    /* what we know and write: sizes of machine state and disk, instruction count */
     SNAPSHOT_EXTRA_V3 = 16, /* version 3: at least the 64-bit sizes of machine state and disk */
 };
 enum {

@@ -14,7 +14,9 @@
  *   reftable.c   refcount blocks and growth of their table
  *   sync.c       THE ORDER of metadata writes; frees that wait for it
  *   overlap.c    the guard in front of metadata        cache.c         blocks in memory
- *   disk_table.c L1 and refcount table in memory       snapshot_table.c, bitmap_table.c  read what others wrote
+ *   disk_table.c L1 and refcount table in memory
+ *   snapshots.c  internal snapshots                    snapshot_table.c   their table
+ *   references.c counts of everything a table refers to; COPIED flags
  *   counts.c     recount of every reference            check.c, repair.c  compare and mend
  *   create.c     new images      preallocate.c, resize.c
  *
@@ -70,7 +72,11 @@ struct snapshot {
     uint64_t l1_offset;
     uint32_t l1_size;
     uint64_t disk_size; /* of the guest's disk when it was taken */
+    uint64_t vm_state_size, vm_clock_ns, icount; /* icount: UINT64_MAX when not recorded */
+    uint32_t date_s, date_ns;
     char *id, *name;
+    uint8_t *unknown; /* extra data behind what we know: kept */
+    uint32_t unknown_size;
 };
 
 struct host_span {
@@ -233,9 +239,14 @@ int disk_table_write(struct disk_table *table, struct edge *file); /* changed se
 int disk_table_write_all(const struct disk_table *table, struct edge *file,
                          uint64_t size); /* padded with zeroes to size */
 
-/* snapshot_table.c, bitmap_table.c */
+/* snapshot_table.c, snapshots.c, bitmap_table.c */
 bool snapshot_table_load(struct qcow2 *q, struct error *err);
 void snapshot_table_release(struct qcow2 *q);
+void snapshot_release(struct snapshot *snapshot);
+/* Writes the table as memory has it to a new place and makes the header name it, durably; the old place is freed.
+ * Everything that the table refers to must be written; the lock is held. */
+int snapshot_table_store(struct qcow2 *q);
+extern const struct snapshot_ops qcow2_snapshot_ops;
 /* Calls visit for every span that the persistent bitmaps occupy. 0, what visit returned, or -errno. YIELDS. */
 int bitmap_table_visit(struct qcow2 *q, int (*visit)(void *arg, uint64_t offset, uint64_t length), void *arg,
                        struct error *err);
@@ -307,6 +318,16 @@ int alloc_clusters(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t 
 int alloc_contiguous(struct qcow2 *q, uint64_t count, uint64_t *offset);
 /* Room for a compressed cluster, at any byte. */
 int alloc_bytes(struct qcow2 *q, uint64_t size, uint64_t *offset);
+
+/* references.c: under the lock. YIELD. */
+/* Adds `delta` (1 or -1) to the count of every L2 table and cluster that an L1 table refers to. When 1 fails nothing has
+ * changed. `freed` (may be NULL) collects what went to 0. What memory holds of these tables must be on disk. */
+int references_count(struct qcow2 *q, const uint64_t *l1, uint32_t count, int delta, struct freed_spans *freed);
+/* The COPIED flags of the active tables: all cleared, or as the counts say. Written by the next sync. */
+int references_clear_copied(struct qcow2 *q);
+int references_set_copied(struct qcow2 *q);
+/* Removes the flags from tables that are not active, in place. */
+int references_clean_tables(struct qcow2 *q, const uint64_t *l1, uint32_t count);
 
 /* l2.c: under the lock. ---------------------------------------------------------------------------------------------
  */
