@@ -69,6 +69,16 @@ struct loop *graph_loop(const struct graph *graph)
     return graph->loop;
 }
 
+void graph_set_objects(struct graph *graph, struct object_set *objects)
+{
+    graph->objects = objects;
+}
+
+struct object_set *graph_objects(const struct graph *graph)
+{
+    return graph->objects;
+}
+
 struct node *graph_find(const struct graph *graph, const char *node_name)
 {
     struct node *node;

@@ -18,6 +18,7 @@ struct graph {
     struct list nodes; /* by graph_link, in order of creation */
     unsigned next_id;  /* of made-up node names */
     struct graph_events events;
+    struct object_set *objects; /* what options refer to by id; NULL: the program has none */
     size_t drains;   /* in force, on any node */
     uint64_t visits; /* walks through the graph; node->visited is the last that met the node */
 };

@@ -116,6 +116,7 @@ struct node {
     struct co_queue flush_queue;
     struct block_stats stats;
     struct list bitmaps; /* of struct dirty_bitmap, by link: named ones and those of jobs */
+    struct job *job;     /* whose source or target it is, or NULL; block/job.h */
     bool corrupt;        /* a fatal corruption was found: writes are refused with -EIO */
 };
 
@@ -144,6 +145,11 @@ const struct block_driver *graph_driver(const struct graph *graph,
                                         const char *name); /* NULL: no such driver in this program */
 const struct block_driver *const *graph_drivers(const struct graph *graph);
 struct loop *graph_loop(const struct graph *graph);
+/* Where drivers find the objects (objects/object.h) that options refer to: secrets, credentials, groups. The set must
+ * outlive the graph; NULL while the program has set none. */
+struct object_set;
+void graph_set_objects(struct graph *graph, struct object_set *objects);
+struct object_set *graph_objects(const struct graph *graph);
 struct node *graph_find(const struct graph *graph, const char *node_name);
 struct node *graph_next(const struct graph *graph,
                         const struct node *after); /* all nodes, in order of creation; NULL starts and ends */

@@ -16,11 +16,11 @@
 struct daemon {
     struct loop *loop;
     struct graph *graph;
+    struct object_set *objects;
     struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
     struct export_set *exports;
     struct nbd_server *nbd; /* NULL: not running */
     bool nbd_changing;      /* it is being started, or its clients are being disconnected: its address is taken */
-    char *main_loop_id;     /* of the object that holds the loop's settings; NULL: defaults */
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */
@@ -49,10 +49,10 @@ void daemon_ready(struct daemon *daemon);
 void daemon_open(struct daemon *daemon);
 void daemon_close(struct daemon *daemon);
 void daemon_quit(void *daemon);
-/* objects.c */
-struct object_options;
-bool daemon_add_object(struct daemon *daemon, const struct object_options *options, struct error *err);
-bool daemon_remove_object(struct daemon *daemon, const char *id, struct error *err);
+
+/* objects.c: kinds of objects that are about the daemon itself. */
+struct object_kind;
+extern const struct object_kind *const daemon_object_kinds[];
 
 struct stream_address;
 bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,

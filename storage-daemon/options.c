@@ -14,6 +14,7 @@
 #include "block/export.h"
 #include "block/node.h"
 #include "nbd/server.h"
+#include "objects/object.h"
 #include "qmp/schema/address.h"
 #include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
@@ -61,7 +62,7 @@ static bool run_monitor(struct daemon *daemon, void *value, struct error *err)
 
 static bool run_object(struct daemon *daemon, void *value, struct error *err)
 {
-    return daemon_add_object(daemon, value, err);
+    return object_add(daemon->objects, value, err) != NULL;
 }
 
 static bool run_nbd_server(struct daemon *daemon, void *value, struct error *err)

@@ -6,6 +6,7 @@
 #include "base/stream.h"
 #include "block/export.h"
 #include "block/node.h"
+#include "crypto/objects.h"
 #include "formats/table.h"
 #include "nbd/server.h"
 #include "protocol/table.h"
@@ -42,8 +43,12 @@ void daemon_quit(void *app)
 void daemon_open(struct daemon *daemon)
 {
     const struct graph_events events = {.image_corrupted = on_image_corrupted, .user = daemon};
+    daemon->objects = object_set_new(daemon->loop);
+    object_set_add_kinds(daemon->objects, daemon_object_kinds);
+    object_set_add_kinds(daemon->objects, crypto_object_kinds);
     daemon->graph = graph_new(daemon->loop, protocol_table);
     graph_add_drivers(daemon->graph, formats_table);
+    graph_set_objects(daemon->graph, daemon->objects);
     graph_set_events(daemon->graph, &events);
     daemon->qmp = qmp_server_new(daemon->loop, daemon);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_core);
@@ -114,5 +119,5 @@ void daemon_close(struct daemon *daemon)
     take_down(daemon); /* what a command that was under way may have made meanwhile */
     export_set_free(daemon->exports);
     graph_free(daemon->graph);
-    free(daemon->main_loop_id);
+    object_set_free(daemon->objects);
 }

@@ -62,7 +62,7 @@ def command_row(command):
     if command.arg:
         cells.append(f".arg = &{command.arg.table}")
     if command.ret:
-        cells.append(f".ret = &{command.ret.c_name}{'_list' if command.ret_is_list else ''}_type")
+        cells.append(f".ret = &{command.ret.c_name}_list_type" if command.ret_is_list else f".ret = &{command.ret.table}")
     if not command.generated:
         cells.append(".returns_json = true")
     if command.features:

@@ -344,9 +344,10 @@ class Schema:
         returns = item.get("returns")
         is_list = isinstance(returns, list)
         ret = self.lookup(where, returns[0] if is_list else returns) if returns else None
-        if ret is not None and ret.kind not in ("STRUCT",):
-            raise SchemaError(where, f"command '{name}': returns a struct, a union, or a list of them")
-        self.commands.append(Command(name, docs[name], module, where, arg, ret, is_list, item.get("gen", True), item.get("features", [])))
+        if ret is not None and ret.kind != "STRUCT" and (is_list or ret.kind not in ("STR", "ANY")):
+            raise SchemaError(where, f"command '{name}': returns a struct, a union, a list of them, 'str' or 'any'")
+        generated = item.get("gen", True) and (ret is None or ret.kind == "STRUCT")
+        self.commands.append(Command(name, docs[name], module, where, arg, ret, is_list, generated, item.get("features", [])))
 
     def add_event(self, module, where, docs, item):
         name = item["event"]
