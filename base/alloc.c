@@ -4,12 +4,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include "base/fault.h"
+#include "base/log.h"
 #include "base/math.h"
 
 static void *check(void *pointer)
 {
-    if (!pointer) {
-        fputs("out of memory\n", stderr);
+    if (!pointer || fault_error(FAULT_XALLOC)) {
+        fprintf(stderr, "%s: out of memory\n", log_program()); /* stderr has no buffer: this allocates nothing */
         abort();
     }
     return pointer;
@@ -64,12 +66,14 @@ void *xmemdup(const void *data, size_t size)
 
 void *try_calloc(size_t count, size_t size)
 {
-    return calloc(count ? count : 1, size ? size : 1);
+    return fault_error(FAULT_ALLOC) ? NULL : calloc(count ? count : 1, size ? size : 1);
 }
 
 void *try_aligned_alloc(size_t alignment, size_t size)
 {
     void *pointer;
+    if (fault_error(FAULT_ALLOC))
+        return NULL;
     if (size > SIZE_MAX - alignment || posix_memalign(&pointer, alignment, round_up(size ? size : 1, alignment)))
         return NULL;
     return pointer;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory. The x-functions abort when memory is out: for small objects whose size no outsider decides. Sizes that come
+ * Memory. The x-functions abort when memory is out, with one line on standard error: for small objects whose size no
+ * outsider decides. To an image that is the same as a power cut, which every format survives. Sizes that come
  * from a file, a guest or a socket use try_alloc() and friends, which return NULL. All memory is released with free().
  */
 #ifndef BASE_ALLOC_H

@@ -64,17 +64,30 @@ bool fail_prefix(struct error *err, const char *format, ...)
     return false;
 }
 
+bool fail_hint(struct error *err, const char *format, ...)
+{
+    if (!err || !err->message || err->hint)
+        return false;
+    va_list args;
+    va_start(args, format);
+    err->hint = xvasprintf(format, args);
+    va_end(args);
+    return false;
+}
+
 void error_clear(struct error *err)
 {
     free(err->message);
+    free(err->hint);
     *err = (struct error){0};
 }
 
 void error_move(struct error *to, struct error *from)
 {
-    if (to && !to->message)
+    if (to && !to->message) {
         *to = *from;
-    else
-        free(from->message);
-    *from = (struct error){0};
+        *from = (struct error){0};
+    } else {
+        error_clear(from);
+    }
 }

@@ -22,7 +22,8 @@
 struct error {
     int code;               /* positive errno value that fits best; 0 = no error */
     const char *class_name; /* QMP error class, a string literal; NULL means "GenericError" */
-    char *message;          /* owned; NULL = no error */
+    char *message;          /* owned, one line; NULL = no error */
+    char *hint;             /* owned; what a person could look at, on a line of its own; mostly NULL */
 };
 
 #define PRINTF_LIKE(string, first) __attribute__((format(printf, string, first)))
@@ -40,6 +41,10 @@ bool fail_errno(struct error *err, int code, const char *format, ...) PRINTF_LIK
 
 /* Puts text in front of the message of an error that is set; returns false. */
 bool fail_prefix(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Adds a hint to an error that is set: programs for people print it below the message, QMP leaves it out. Returns
+ * false. */
+bool fail_hint(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* NULL-returning forms, for functions that return a pointer. */
 #define fail_null(...) (fail(__VA_ARGS__), NULL)

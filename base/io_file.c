@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/fault.h"
 #include "base/iov.h"
 #include "base/loop_private.h"
 
@@ -83,9 +84,11 @@ static void do_open(void *arg)
 struct io_file *io_file_open(struct loop *loop, const char *path, int flags, mode_t mode, enum io_engine engine,
                              struct error *err)
 {
+    struct open_call call = {path, flags, mode, fault_error(FAULT_OPEN)};
+    if (call.result < 0)
+        return fail_errno_null(err, call.result, "cannot open '%s'", path);
     if (loop->sim)
         return sim_file_open(loop, path, flags, err);
-    struct open_call call = {path, flags, mode, 0};
     if (co_self())
         co_offload(do_open, &call);
     else
@@ -126,13 +129,63 @@ static struct iovec *rest(const struct iovec *iov, int count, size_t done, int *
     return part;
 }
 
+/* One attempt of the engine; a test may have ordered that it fails or moves less. */
+struct attempt {
+    struct io_file *file;
+    const struct iovec *iov;
+    int count;
+    uint64_t offset;
+    bool durable;
+};
+
+static int64_t attempt_read(const struct attempt *a)
+{
+    return a->file->engine->readv(a->file, a->iov, a->count, a->offset);
+}
+
+static int64_t attempt_write(const struct attempt *a)
+{
+    return a->file->engine->writev(a->file, a->iov, a->count, a->offset, a->durable);
+}
+
+static int64_t attempt_half(int64_t (*fn)(const struct attempt *attempt), const struct attempt *whole)
+{
+    size_t half = iov_total(whole->iov, whole->count) / 2;
+    half = whole->file->is_direct ? round_down(half, 4096) : half;
+    auto_free struct iovec *part = new_array(struct iovec, (size_t)whole->count);
+    struct attempt attempt = *whole;
+    attempt.count = iov_slice(part, whole->iov, whole->count, 0, half);
+    attempt.iov = part;
+    return fn(half ? &attempt : whole);
+}
+
+static int64_t try_transfer(enum fault_kind kind, int64_t (*fn)(const struct attempt *attempt),
+                            const struct attempt *attempt)
+{
+    struct fault fault = fault_next(kind);
+    if (fault.error && !fault.is_late)
+        return fault.error;
+    int64_t n = fault.is_short ? attempt_half(fn, attempt) : fn(attempt);
+    return fault.error ? fault.error : n;
+}
+
+static int64_t engine_readv(struct io_file *file, const struct iovec *iov, int count, uint64_t offset)
+{
+    return try_transfer(FAULT_READ, attempt_read, &(struct attempt){file, iov, count, offset});
+}
+
+static int64_t engine_writev(struct io_file *file, const struct iovec *iov, int count, uint64_t offset, bool durable)
+{
+    return try_transfer(FAULT_WRITE, attempt_write, &(struct attempt){file, iov, count, offset, durable});
+}
+
 static int64_t readv_rest(struct io_file *file, const struct iovec *iov, int count, uint64_t offset, size_t done,
                           size_t total)
 {
     while (done < total && !(file->is_direct && done % 512)) {
         int part_count;
         auto_free struct iovec *part = rest(iov, count, done, &part_count);
-        int64_t n = file->engine->readv(file, part, part_count, offset + done);
+        int64_t n = engine_readv(file, part, part_count, offset + done);
         if (n < 0)
             return n;
         if (!n)
@@ -146,7 +199,7 @@ int64_t io_file_readv(struct io_file *file, const struct iovec *iov, int count, 
 {
     size_t total = iov_total(iov, count), done = 0;
     if (fits_one_call(count, total)) {
-        int64_t n = file->engine->readv(file, iov, count, offset);
+        int64_t n = engine_readv(file, iov, count, offset);
         if (n <= 0 || (size_t)n == total)
             return n;
         done = (size_t)n;
@@ -160,7 +213,7 @@ static int64_t writev_rest(struct io_file *file, const struct iovec *iov, int co
     while (done < total) {
         int part_count;
         auto_free struct iovec *part = rest(iov, count, done, &part_count);
-        int64_t n = file->engine->writev(file, part, part_count, offset + done, durable);
+        int64_t n = engine_writev(file, part, part_count, offset + done, durable);
         if (n < 0)
             return n;
         if (!n)
@@ -176,7 +229,7 @@ int64_t io_file_writev(struct io_file *file, const struct iovec *iov, int count,
     if (!total)
         return 0;
     if (fits_one_call(count, total)) {
-        int64_t n = file->engine->writev(file, iov, count, offset, durable);
+        int64_t n = engine_writev(file, iov, count, offset, durable);
         if (n < 0 || (size_t)n == total)
             return n;
         done = (size_t)n;
@@ -186,7 +239,7 @@ int64_t io_file_writev(struct io_file *file, const struct iovec *iov, int count,
 
 int io_file_datasync(struct io_file *file)
 {
-    return file->engine->datasync(file);
+    return FAULTY(SYNC, file->engine->datasync(file));
 }
 
 /* --- the rare operations of kernel files, on the worker pool --- */
@@ -325,18 +378,18 @@ static const struct io_file_ops kernel_file_ops = {
 
 int io_file_fallocate(struct io_file *file, int mode, uint64_t offset, uint64_t length)
 {
-    return file->ops->fallocate(file, mode, offset, length);
+    return FAULTY(FALLOCATE, file->ops->fallocate(file, mode, offset, length));
 }
 
 int io_file_truncate(struct io_file *file, uint64_t size)
 {
-    return file->ops->truncate(file, size);
+    return FAULTY(TRUNCATE, file->ops->truncate(file, size));
 }
 
 int64_t io_file_copy_range(struct io_file *from, uint64_t from_offset, struct io_file *to, uint64_t to_offset,
                            uint64_t length)
 {
-    return from->ops->copy_range(from, from_offset, to, to_offset, length);
+    return FAULTY(COPY, from->ops->copy_range(from, from_offset, to, to_offset, length));
 }
 
 int io_file_discard_device(struct io_file *file, uint64_t offset, uint64_t length)
@@ -351,29 +404,29 @@ int io_file_zero_device(struct io_file *file, uint64_t offset, uint64_t length)
 
 int io_file_stat(struct io_file *file, struct stat *st)
 {
-    return file->ops->stat(file, st);
+    return FAULTY(STAT, file->ops->stat(file, st));
 }
 
 int64_t io_file_size(struct io_file *file)
 {
     struct stat st;
-    int code = file->ops->stat(file, &st);
+    int code = io_file_stat(file, &st);
     return code < 0 ? code : st.st_size;
 }
 
 int64_t io_file_seek_data(struct io_file *file, uint64_t offset)
 {
-    return file->ops->seek(file, offset, SEEK_DATA);
+    return FAULTY(SEEK, file->ops->seek(file, offset, SEEK_DATA));
 }
 
 int64_t io_file_seek_hole(struct io_file *file, uint64_t offset)
 {
-    return file->ops->seek(file, offset, SEEK_HOLE);
+    return FAULTY(SEEK, file->ops->seek(file, offset, SEEK_HOLE));
 }
 
 int io_file_lock(struct io_file *file, uint64_t start, uint64_t length, bool exclusive)
 {
-    return file->ops->lock(file, start, length, exclusive ? F_WRLCK : F_RDLCK, false);
+    return FAULTY(LOCK, file->ops->lock(file, start, length, exclusive ? F_WRLCK : F_RDLCK, false));
 }
 
 int io_file_unlock(struct io_file *file, uint64_t start, uint64_t length)
@@ -383,5 +436,5 @@ int io_file_unlock(struct io_file *file, uint64_t start, uint64_t length)
 
 int io_file_lock_test(struct io_file *file, uint64_t start, uint64_t length, bool exclusive)
 {
-    return file->ops->lock(file, start, length, exclusive ? F_WRLCK : F_RDLCK, true);
+    return FAULTY(LOCK, file->ops->lock(file, start, length, exclusive ? F_WRLCK : F_RDLCK, true));
 }

@@ -43,3 +43,11 @@ static void say(const char *kind, const char *format, va_list args)
 DEFINE_LOG(log_error, "")
 DEFINE_LOG(log_warning, "warning: ")
 DEFINE_LOG(log_info, "info: ")
+
+void log_failure(const struct error *err)
+{
+    if (err->hint)
+        log_error("%s\n%s", err->message, err->hint);
+    else
+        log_error("%s", err->message);
+}

@@ -13,6 +13,7 @@ const char *log_program(void);
 
 void log_error(const char *format, ...) PRINTF_LIKE(1, 2);   /* "NAME: text" */
 void log_warning(const char *format, ...) PRINTF_LIKE(1, 2); /* "NAME: warning: text" */
+void log_failure(const struct error *err);                   /* "NAME: message", and the hint below it */
 void log_info(const char *format, ...) PRINTF_LIKE(1, 2);    /* "NAME: info: text" */
 
 #endif

@@ -20,6 +20,7 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/loop_private.h"
 #include "base/socket_private.h"
 
@@ -147,7 +148,7 @@ static int connect_fd(struct loop *loop, int fd, const struct sockaddr *address,
 static struct stream *connect_to(struct loop *loop, const struct sockaddr *address, socklen_t length, int *code)
 {
     auto_close int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    *code = fd < 0 ? -errno : connect_fd(loop, fd, address, length);
+    *code = fd < 0 ? -errno : FAULTY(CONNECT, connect_fd(loop, fd, address, length));
     if (*code)
         return NULL;
     if (address->sa_family != AF_UNIX)
@@ -239,6 +240,23 @@ static bool is_stale(const struct sockaddr_un *un)
     return fd >= 0 && connect(fd, (const struct sockaddr *)un, sizeof *un) && errno == ECONNREFUSED;
 }
 
+/* 0 or a positive errno value; EADDRINUSE: somebody is listening there. */
+static int bind_unix(int fd, const struct sockaddr_un *un)
+{
+    if (!bind(fd, (const struct sockaddr *)un, sizeof *un))
+        return 0;
+    if (errno != EADDRINUSE)
+        return errno;
+    if (!is_stale(un) || unlink(un->sun_path))
+        return EADDRINUSE;
+    return bind(fd, (const struct sockaddr *)un, sizeof *un) ? errno : 0;
+}
+
+/* A process that was killed is heard of for a moment longer, until the kernel has ended its I/O: a path is taken only
+ * when somebody has listened there for a second. */
+#define TAKEN_RETRY_NS 20000000
+#define TAKEN_RETRIES 50
+
 static bool listen_unix(struct socket_listener *listener, const struct stream_address *address, int backlog,
                         struct error *err)
 {
@@ -248,9 +266,9 @@ static bool listen_unix(struct socket_listener *listener, const struct stream_ad
     auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return fail_errno(err, errno, "unix socket '%s'", address->path);
-    int code = bind(fd, (struct sockaddr *)&un, sizeof un) ? errno : 0;
-    if (code == EADDRINUSE && is_stale(&un) && !unlink(un.sun_path))
-        code = bind(fd, (struct sockaddr *)&un, sizeof un) ? errno : 0;
+    int code = bind_unix(fd, &un);
+    for (int i = 0; code == EADDRINUSE && i < TAKEN_RETRIES && co_self() && !co_sleep_ns(TAKEN_RETRY_NS); i++)
+        code = bind_unix(fd, &un);
     if (code)
         return fail_errno(err, code, "cannot listen on unix socket '%s'", address->path);
     listener->path_to_remove = xstrdup(address->path);
@@ -340,6 +358,9 @@ struct listener *listener_new(struct loop *loop, const struct stream_address *ad
 {
     if (loop->sim)
         return sim_listener_new(loop, address, err);
+    int failure = fault_error(FAULT_LISTEN);
+    if (failure)
+        return fail_errno_null(err, failure, "cannot listen");
     struct socket_listener *listener = new (struct socket_listener);
     listener->listener = (struct listener){.ops = &socket_listener_ops, .loop = loop};
     if (!listen_any(listener, address, backlog, err)) {
@@ -405,7 +426,9 @@ static bool is_passing(int code)
 /* A connection that is there already; -1 and *code == 0 when there is none. */
 static int accept_now(struct socket_listener *listener, int *code)
 {
-    *code = 0;
+    *code = fault_error(FAULT_ACCEPT);
+    if (*code)
+        return -1;
     for (int i = 0; i < listener->count; i++) {
         int fd;
         do

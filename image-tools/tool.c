@@ -33,7 +33,7 @@ int tool_run(int (*fn)(struct tool *tool), void *arg)
     auto_error err = {0};
     struct run run = {.tool = {.loop = loop_new(LOOP_AUTO, 0, &err), .arg = arg}, .fn = fn};
     if (!run.tool.loop) {
-        log_error("%s", err.message);
+        log_failure(&err);
         return 1;
     }
     int status = loop_run_main(run.tool.loop, run_in_graph, &run);
@@ -61,7 +61,7 @@ bool tool_enable_trace(const char *globs)
     auto_error err = {0};
     if (trace_enable(globs, &err))
         return true;
-    log_error("%s", err.message);
+    log_failure(&err);
     return false;
 }
 

@@ -46,7 +46,7 @@ static int daemon_main(void *arg)
     daemon_open(daemon);
     bool good = serve(daemon, &err);
     if (!good)
-        log_error("%s", err.message);
+        log_failure(&err);
     daemon_close(daemon);
     return good ? 0 : 1;
 }
@@ -74,7 +74,7 @@ int main(int argc, char **argv)
 
     daemon.loop = loop_new(LOOP_AUTO, 0, &err);
     if (!daemon.loop) {
-        log_error("%s", err.message);
+        log_failure(&err);
         return 1;
     }
     co_queue_init(&daemon.quit);

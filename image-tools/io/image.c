@@ -80,7 +80,7 @@ static bool truncate_run(struct io *io, void *values, const struct texts *argume
     }
     if (node_resize(io->edge, size, (enum preallocation)mode, true, &err))
         return true;
-    log_error("%s", err.message);
+    log_failure(&err);
     return false;
 }
 
@@ -145,7 +145,7 @@ static bool info_run(struct io *io, void *values, const struct texts *arguments)
     auto_error err = {0};
     struct image_info *info = node_query_image(io->edge->child, false, &err);
     if (!info) {
-        log_error("%s", err.message);
+        log_failure(&err);
         return false;
     }
     char text[IO_SIZE_MAX];

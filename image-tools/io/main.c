@@ -112,7 +112,7 @@ static int run(int argc, char **argv, struct io_options *options)
     switch (options_parse(io_options, argc, argv, options, &rest, &err)) {
     case OPTIONS_HELP: print_help(); return 0;
     case OPTIONS_BAD:
-        log_error("%s", err.message);
+        log_failure(&err);
         fprintf(stderr, "Try '%s --help' for more information\n", log_program());
         return 1;
     case OPTIONS_GOOD: break;

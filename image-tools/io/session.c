@@ -108,8 +108,10 @@ bool io_open_image(struct io *io, const struct io_open_options *options, const c
     }
     io->edge = open_edge(io, options, path, &err);
     io->read_only = options->read_only;
-    if (!io->edge)
-        log_error("can't open device %s: %s", path ? path : "", err.message);
+    if (!io->edge) {
+        fail_prefix(&err, "can't open device %s: ", path ? path : "");
+        log_failure(&err);
+    }
     return io->edge != NULL;
 }
 
