@@ -23,6 +23,38 @@ static int64_t allocated_size(struct node *node)
     return -ENOTSUP;
 }
 
+static struct snapshot_info *describe_snapshot(const struct internal_snapshot *snapshot)
+{
+    struct snapshot_info *info = new (struct snapshot_info);
+    info->id = snapshot->id;
+    info->name = snapshot->name;
+    info->vm_state_size = (int64_t)snapshot->vm_state_size;
+    info->date_sec = snapshot->date_s;
+    info->date_nsec = snapshot->date_ns;
+    info->vm_clock_sec = (int64_t)(snapshot->vm_clock_ns / 1000000000);
+    info->vm_clock_nsec = (int64_t)(snapshot->vm_clock_ns % 1000000000);
+    info->has_icount = snapshot->icount != UINT64_MAX;
+    info->icount = info->has_icount ? (int64_t)snapshot->icount : 0;
+    return info;
+}
+
+static bool query_snapshots(struct node *node, struct image_info *info, struct error *err)
+{
+    struct internal_snapshot *snapshots = NULL;
+    size_t count = 0;
+    if (!node->driver->snapshots)
+        return true;
+    if (!node->driver->snapshots->list(node, &snapshots, &count, err))
+        return false;
+    info->has_snapshots = count != 0;
+    info->snapshots = count ? new_array(struct snapshot_info *, count) : NULL;
+    info->n_snapshots = count;
+    for (size_t i = 0; i < count; i++)
+        info->snapshots[i] = describe_snapshot(&snapshots[i]); /* takes its strings over */
+    free(snapshots);
+    return true;
+}
+
 static struct image_info *query_one(struct node *node, struct error *err)
 {
     struct image_facts facts = {0};
@@ -45,7 +77,10 @@ static struct image_info *query_one(struct node *node, struct error *err)
     info->full_backing_filename = facts.full_backing_filename;
     info->backing_filename_format = facts.backing_format;
     info->format_specific = facts.specific;
-    return info;
+    if (query_snapshots(node, info, err))
+        return info;
+    image_info_free(info);
+    return fail_prefix(err, "node '%s': ", node->name), NULL;
 }
 
 uint64_t node_cluster_size(struct node *node)
@@ -86,6 +121,9 @@ struct block_graph_info *node_query_graph(struct node *node, struct error *err)
     struct block_graph_info *graph = new (struct block_graph_info);
     /* Both types take these members from one base in the schema; what is not owned is copied, the rest moves over. */
 #define MOVE(member) (graph->member = info->member, info->member = (__typeof__(info->member)){0})
+    MOVE(has_snapshots);
+    MOVE(n_snapshots);
+    MOVE(snapshots);
     MOVE(backing_filename_format);
     MOVE(virtual_size);
     MOVE(filename);

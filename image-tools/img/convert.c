@@ -17,6 +17,7 @@
 #include "block/request.h"
 #include "image-tools/img/command.h"
 #include "image-tools/img/new_image.h"
+#include "image-tools/img/snapshot.h"
 #include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
 
@@ -25,11 +26,12 @@
 #define MAX_SPARSE_SIZE (16 * MiB)
 
 struct convert_options {
-    const char *format, *target_format, *backing, *backing_format, *cache, *source_cache, *workers, *sparse_size;
+    const char *format, *target_format, *backing, *backing_format, *cache, *source_cache, *workers, *sparse_size,
+        *snapshot;
     struct texts options;
     uint64_t rate;
     bool no_create, target_is_zero, compress, out_of_order, offload, salvage, progress, quiet, force_share, image_opts,
-        target_image_opts;
+        target_image_opts, bitmaps, skip_broken_bitmaps;
 };
 
 static const struct tool_option convert_options[] = {
@@ -68,9 +70,12 @@ static const struct tool_option convert_options[] = {
     OPTION_ROW_FLAG(0, "image-opts", struct convert_options, image_opts, "the sources are driver=FORMAT,..."),
     OPTION_ROW_FLAG(0, "target-image-opts", struct convert_options, target_image_opts,
                     "the target is driver=FORMAT,...; needs -n"),
-    OPTION_ROW_LATER('l', "source-snapshot", "SNAPSHOT", "it has no internal snapshots"),
-    OPTION_ROW_LATER(0, "bitmaps", NULL, "it has no persistent bitmaps"),
-    OPTION_ROW_LATER(0, "skip-broken-bitmaps", NULL, "it has no persistent bitmaps"),
+    OPTION_ROW_TEXT('l', "source-snapshot", "SNAPSHOT", struct convert_options, snapshot,
+                    "convert this internal snapshot of the source: its ID or name, or "
+                    "snapshot.id=ID,snapshot.name=NAME"),
+    OPTION_ROW_FLAG(0, "bitmaps", struct convert_options, bitmaps, "copy the source's persistent bitmaps, too"),
+    OPTION_ROW_FLAG(0, "skip-broken-bitmaps", struct convert_options, skip_broken_bitmaps,
+                    "with --bitmaps: warn about bitmaps that are inconsistent, and go on without them"),
     OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
     OPTIONS_END,
 };
@@ -105,6 +110,14 @@ static bool check_combinations(const struct convert_options *options, size_t n_s
     if (options->backing && n_sources > 1)
         return fail(err, EINVAL,
                     "Having a backing file for the target makes no sense when concatenating multiple input images");
+    if (options->skip_broken_bitmaps && !options->bitmaps)
+        return fail(err, EINVAL, "Use of --skip-broken-bitmaps requires --bitmaps");
+    if (options->bitmaps && n_sources > 1)
+        return fail(err, EINVAL, "Copying bitmaps only possible with single source");
+    if (options->bitmaps && options->snapshot)
+        return fail(err, EINVAL, "--bitmaps and -l exclude each other: a snapshot has no bitmaps");
+    if (options->snapshot && n_sources > 1)
+        return fail(err, EINVAL, "No support for concatenating multiple snapshot");
     if (options->backing && !options->backing_format && !options->no_create)
         return fail(err, EINVAL, "Use of backing file requires explicit backing format (-F)");
     return true;
@@ -165,6 +178,8 @@ static bool open_sources(struct tool *tool, const struct convert_options *option
         if (!edge)
             return false;
         vec_push(&all->sources, ((struct source){arguments->items[i], edge, all->size}));
+        if (options->snapshot && !snapshot_load(edge, options->snapshot, err))
+            return false;
         if (add_overflows(all->size, edge->child->size, &all->size) || all->size > INT64_MAX)
             return fail(err, EFBIG, "The sources are too large together");
     }
@@ -254,6 +269,8 @@ static bool open_target(struct tool *tool, const struct convert_options *options
         return fail(err, ENOSPC,
                     "output file is smaller than input file: '%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",
                     all->target_name, node->size, all->size);
+    if (options->bitmaps && !node->driver->bitmaps)
+        return fail(err, ENOTSUP, "Format driver '%s' does not support bitmaps", node->driver->name);
     all->cluster_size = allocation_unit(node, options->compress);
     all->target_is_zero = options->target_is_zero ||
                           (!all->keep_backing && !options->no_create && is_zero_when_new(node)) ||
@@ -276,6 +293,8 @@ static bool prepare(struct tool *tool, const struct convert_options *options, co
         return fail_prefix(err, "Invalid cache option: ");
     if (!open_sources(tool, options, arguments, all, err))
         return false;
+    if (options->bitmaps && !convert_bitmaps_check(all->sources.items[0].edge, options->skip_broken_bitmaps, err))
+        return false;
     if (!options->no_create && !create_target(tool, options, format, all, err))
         return fail_prefix(err, "error while converting %s: ", format);
     return open_target(tool, options, format, &mode, all, err);
@@ -286,10 +305,14 @@ static int convert_images(struct tool *tool, const struct convert_options *optio
     auto_error err = {0};
     struct conversion all = {0};
     int status = 1;
-    if (!prepare(tool, options, arguments, &all, &err))
+    bool ok = prepare(tool, options, arguments, &all, &err) &&
+              conversion_run(&all, options->progress && !options->quiet, options->quiet);
+    if (ok && options->bitmaps)
+        ok = convert_bitmaps(all.sources.items[0].edge, all.target, &err);
+    if (error_is_set(&err))
         img_fail(&err, 1);
-    else
-        status = conversion_run(&all, options->progress && !options->quiet, options->quiet) ? 0 : 1;
+    if (ok)
+        status = 0;
     struct source *source;
     vec_for_each (source, &all.sources)
         tool_close(source->edge);

@@ -42,6 +42,10 @@ struct conversion {
     struct progress progress;
 };
 
+/* convert_bitmaps.c: persistent bitmaps of the source. All YIELD. */
+bool convert_bitmaps_check(struct edge *source, bool skip_broken, struct error *err);
+bool convert_bitmaps(struct edge *source, struct edge *target, struct error *err); /* when the data is there */
+
 /* Copies everything and flushes the target. False: an error was printed. YIELDS. */
 bool conversion_run(struct conversion *conversion, bool show_progress, bool quiet);
 

@@ -14,6 +14,7 @@
 #include "base/size.h"
 #include "block/query.h"
 #include "image-tools/img/command.h"
+#include "image-tools/img/snapshot.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
 
@@ -84,6 +85,25 @@ static void print_backing(const struct block_graph_info *info)
         printf("backing file format: %s\n", info->backing_filename_format);
 }
 
+static void print_snapshots(const struct block_graph_info *info)
+{
+    if (!info->n_snapshots)
+        return;
+    auto_free struct internal_snapshot *items = new_array(struct internal_snapshot, info->n_snapshots);
+    for (size_t i = 0; i < info->n_snapshots; i++) {
+        const struct snapshot_info *snapshot = info->snapshots[i];
+        items[i] = (struct internal_snapshot){
+            .id = snapshot->id,
+            .name = snapshot->name,
+            .vm_state_size = (uint64_t)snapshot->vm_state_size,
+            .date_s = (uint32_t)snapshot->date_sec,
+            .vm_clock_ns = (uint64_t)snapshot->vm_clock_sec * 1000000000 + (uint64_t)snapshot->vm_clock_nsec,
+            .icount = snapshot->has_icount ? (uint64_t)snapshot->icount : UINT64_MAX,
+        };
+    }
+    snapshot_list_print(&(struct snapshot_list){items, info->n_snapshots});
+}
+
 static void print_human(const struct block_graph_info *info)
 {
     printf("image: %s\nfile format: %s\n", info->filename, info->format);
@@ -102,6 +122,7 @@ static void print_human(const struct block_graph_info *info)
     if (info->has_dirty_flag && info->dirty_flag)
         printf("cleanly shut down: no\n");
     print_backing(info);
+    print_snapshots(info);
     print_specific(info->format_specific, 0);
     for (size_t i = 0; i < info->n_children; i++) {
         auto_free char *path = xasprintf("/%s", info->children[i]->name);

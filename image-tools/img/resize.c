@@ -64,8 +64,8 @@ static bool parse_preallocation(const char *text, enum preallocation *preallocat
 
 static bool resize_edge(struct edge *edge, const struct resize_options *options, const char *text, struct error *err)
 {
-    enum preallocation preallocation;
-    uint64_t size, old = edge->child->size;
+    enum preallocation preallocation = PREALLOCATION_OFF;
+    uint64_t size = 0, old = edge->child->size;
     if (!parse_preallocation(options->preallocation, &preallocation, err) || !new_size(text, old, &size, err))
         return false;
     if (size <= old && preallocation != PREALLOCATION_OFF)
