@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Persistent bitmaps of others: their clusters are counted by a check as long as the image says that they are valid.
- * Dirty bitmaps are not kept up to date here, so the first writable open clears the autoclear bit that vouches for
- * them; from then on they must not be looked at, by anybody.
+ * Where persistent bitmaps are, as the directory on disk says: a check counts their clusters as long as the image says
+ * that they are valid.
  */
 #include <inttypes.h>
 #include "base/alloc.h"

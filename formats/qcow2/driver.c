@@ -7,13 +7,14 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "block/name.h"
+#include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/state.h"
 #include "qmp/schema/types.h"
 
 /* Bits that promise something about what we do not keep up to date go before the first write. */
 static bool clear_autoclear(struct qcow2 *q, struct error *err)
 {
-    uint64_t kept = q->header.autoclear & AUTOCLEAR_RAW_DATA;
+    uint64_t kept = q->header.autoclear & (AUTOCLEAR_RAW_DATA | AUTOCLEAR_BITMAPS);
     if (kept == q->header.autoclear)
         return true;
     q->header.autoclear = kept;
@@ -50,12 +51,28 @@ static void set_node(struct node *node, struct qcow2 *q)
     node->zero_flags = REQUEST_FUA | REQUEST_MAY_UNMAP;
 }
 
+/* A damaged directory of bitmaps keeps nobody from reading the data. */
+static bool load_bitmaps(struct qcow2 *q, struct error *err)
+{
+    auto_error problem = {0};
+    if (bitmaps_load(q, false, &problem))
+        return true;
+    if (q->node->read_only) {
+        log_warning("image '%s': %s", q->node->filename ? q->node->filename : q->node->name, problem.message);
+        return true;
+    }
+    error_move(err, &problem);
+    return false;
+}
+
 static bool open_state(struct node *node, struct qcow2 *q, struct error *err)
 {
     q->node = node;
     if (!children_open(node, q, err) || !qcow2_load(q, err))
         return false;
     set_node(node, q);
+    if (!load_bitmaps(q, err))
+        return false;
     if (node->read_only)
         return true;
     if (q->header.incompatible & INCOMPATIBLE_CORRUPT) {
@@ -68,7 +85,7 @@ static bool open_state(struct node *node, struct qcow2 *q, struct error *err)
         return true;
     }
     q->writable = true;
-    return clear_autoclear(q, err) && repair_dirty(q, err);
+    return clear_autoclear(q, err) && repair_dirty(q, err) && bitmaps_begin_use(q, err);
 }
 
 static bool qcow2_open(struct node *node, struct error *err)
@@ -83,6 +100,9 @@ static bool qcow2_open(struct node *node, struct error *err)
 static void qcow2_close(struct node *node)
 {
     struct qcow2 *q = node->state;
+    auto_error err = {0};
+    if (!q->broken && !bitmaps_store(q, true, &err))
+        log_error("closing '%s': %s", node->filename ? node->filename : node->name, err.message);
     int result = qcow2_finish(q);
     if (result)
         log_error("cannot write the metadata of '%s' on closing it: %s", node->filename ? node->filename : node->name,
@@ -114,6 +134,8 @@ static bool qcow2_reopen_prepare(struct node *node, const struct blockdev_option
             "node '%s': the image is marked as %s: it must be repaired (by opening it read-write) before it can "
             "become writable",
             node->name, q->header.incompatible & INCOMPATIBLE_DIRTY ? "dirty" : "corrupt");
+    if (!node->read_only && options->read_only && !bitmaps_store(q, true, err))
+        return false;
     int result = !node->read_only && options->read_only ? qcow2_finish(q) : 0;
     if (result)
         return fail_errno(err, result, "node '%s': cannot write its metadata", node->name);
@@ -124,6 +146,12 @@ static bool qcow2_reopen_prepare(struct node *node, const struct blockdev_option
 
 static void qcow2_reopen_abort(struct node *node, struct reopen_state *state)
 {
+    struct qcow2 *q = node->state;
+    auto_error err = {0};
+    if (q->writable && !q->broken && !q->bitmaps_in_use && !bitmaps_begin_use(q, &err)) {
+        q->broken = true;
+        log_error("node '%s': %s", node->name, err.message);
+    }
     reopen_end(state);
 }
 
@@ -135,7 +163,9 @@ static void qcow2_reopen_commit(struct node *node, struct reopen_state *state)
     bool was_writable = q->writable;
     q->writable = !node->read_only;
     auto_error err = {0};
-    if (q->writable && !was_writable && !clear_autoclear(q, &err)) {
+    if (!q->writable && was_writable)
+        bitmaps_set_read_only(q);
+    if (q->writable && !was_writable && !(clear_autoclear(q, &err) && bitmaps_begin_use(q, &err))) {
         q->broken = true; /* nothing may be written under bits that promise otherwise */
         log_error("node '%s': %s", node->name, err.message);
     }
@@ -219,6 +249,7 @@ const struct block_driver qcow2_driver = {
     .reopen_abort = qcow2_reopen_abort,
     .create = &qcow2_create_ops,
     .snapshots = &qcow2_snapshot_ops,
+    .bitmaps = &qcow2_bitmap_ops,
     .resize = qcow2_resize,
     .check = qcow2_check,
     .change_backing = qcow2_change_backing,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The image as a whole: geometry, loading and finishing its metadata, barriers, and what happens when something is
  * found broken. */
+#include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/claim.h"
 #include "formats/qcow2/state.h"
 
@@ -137,6 +138,7 @@ void qcow2_unload(struct qcow2 *q)
     disk_table_release(&q->l1);
     disk_table_release(&q->reftable);
     snapshot_table_release(q);
+    bitmaps_release(q);
     overlap_release(q);
     vec_free(&q->frees);
     if (q->spare_claims.next)

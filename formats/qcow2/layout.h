@@ -115,9 +115,15 @@ enum {
 enum {
     BITMAP_TABLE_OFFSET = 0,
     BITMAP_TABLE_SIZE = 8,
+    BITMAP_FLAGS = 12,
+    BITMAP_TYPE = 16,
+    BITMAP_GRANULARITY = 17, /* in bits */
     BITMAP_NAME_SIZE = 18,
     BITMAP_EXTRA_SIZE = 20,
     BITMAP_FIXED = 24,
 };
+enum { BITMAP_IN_USE = 1 << 0, BITMAP_AUTO = 1 << 1, BITMAP_EXTRA_COMPATIBLE = 1 << 2 };
+enum { BITMAP_TYPE_DIRTY = 1 };
+#define BITMAP_ALL_ONES (1ull << 0) /* of a table entry without an offset */
 
 #endif

@@ -16,6 +16,7 @@
  *   overlap.c    the guard in front of metadata        cache.c         blocks in memory
  *   disk_table.c L1 and refcount table in memory
  *   snapshots.c  internal snapshots                    snapshot_table.c   their table
+ *   bitmap_store.c  persistent dirty bitmaps            bitmap_table.c     where they are, for checks
  *   references.c counts of everything a table refers to; COPIED flags
  *   counts.c     recount of every reference            check.c, repair.c  compare and mend
  *   create.c     new images      preallocate.c, resize.c
@@ -44,6 +45,7 @@
 #include "formats/qcow2/layout.h"
 
 struct codec_cache;
+struct stored_bitmap;
 struct qcow2_create_options;
 
 /* header.c: the header in host order, and the strings of its extensions. */
@@ -71,7 +73,7 @@ struct disk_table {
 struct snapshot {
     uint64_t l1_offset;
     uint32_t l1_size;
-    uint64_t disk_size; /* of the guest's disk when it was taken */
+    uint64_t disk_size;                          /* of the guest's disk when it was taken */
     uint64_t vm_state_size, vm_clock_ns, icount; /* icount: UINT64_MAX when not recorded */
     uint32_t date_s, date_ns;
     char *id, *name;
@@ -147,6 +149,11 @@ struct qcow2 {
     struct cache l2_cache, refcount_cache;
     vec(struct snapshot) snapshots;
     uint64_t snapshot_table_bytes;
+
+    /* Persistent dirty bitmaps, in the order of the directory. */
+    vec(struct stored_bitmap *) bitmaps;
+    bool bitmaps_in_use; /* as the flags on disk say */
+    bool bitmaps_moved;  /* the directory on disk must be replaced: entries came, went, or have tables elsewhere */
 
     /* Changing it. */
     struct co_mutex lock;
@@ -247,6 +254,7 @@ void snapshot_release(struct snapshot *snapshot);
  * Everything that the table refers to must be written; the lock is held. */
 int snapshot_table_store(struct qcow2 *q);
 extern const struct snapshot_ops qcow2_snapshot_ops;
+extern const struct bitmap_ops qcow2_bitmap_ops;
 /* Calls visit for every span that the persistent bitmaps occupy. 0, what visit returned, or -errno. YIELDS. */
 int bitmap_table_visit(struct qcow2 *q, int (*visit)(void *arg, uint64_t offset, uint64_t length), void *arg,
                        struct error *err);
@@ -320,8 +328,8 @@ int alloc_contiguous(struct qcow2 *q, uint64_t count, uint64_t *offset);
 int alloc_bytes(struct qcow2 *q, uint64_t size, uint64_t *offset);
 
 /* references.c: under the lock. YIELD. */
-/* Adds `delta` (1 or -1) to the count of every L2 table and cluster that an L1 table refers to. When 1 fails nothing has
- * changed. `freed` (may be NULL) collects what went to 0. What memory holds of these tables must be on disk. */
+/* Adds `delta` (1 or -1) to the count of every L2 table and cluster that an L1 table refers to. When 1 fails nothing
+ * has changed. `freed` (may be NULL) collects what went to 0. What memory holds of these tables must be on disk. */
 int references_count(struct qcow2 *q, const uint64_t *l1, uint32_t count, int delta, struct freed_spans *freed);
 /* The COPIED flags of the active tables: all cleared, or as the counts say. Written by the next sync. */
 int references_clear_copied(struct qcow2 *q);
