@@ -19,6 +19,7 @@ struct daemon {
     struct object_set *objects;
     struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
     struct export_set *exports;
+    struct job_set *jobs;
     struct nbd_server *nbd; /* NULL: not running */
     bool nbd_changing;      /* it is being started, or its clients are being disconnected: its address is taken */
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
@@ -53,6 +54,10 @@ void daemon_quit(void *daemon);
 /* objects.c: kinds of objects that are about the daemon itself. */
 struct object_kind;
 extern const struct object_kind *const daemon_object_kinds[];
+
+/* qmp_jobs.c: the jobs of the daemon, whose events go to its monitors. */
+struct job_set;
+struct job_set *daemon_new_jobs(struct daemon *daemon);
 
 struct stream_address;
 bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,

@@ -102,13 +102,3 @@ bool qmp_query_block_exports(struct qmp_context *context, struct block_export_in
     *ret = list;
     return true;
 }
-
-/* Jobs ----------------------------------------------------------------------------------------------------------- */
-
-/* Nothing of this daemon makes jobs yet; clients ask all the same. */
-bool qmp_query_jobs(struct qmp_context *context, struct job_info_list **ret, struct error *err)
-{
-    (void)context, (void)err;
-    *ret = new (struct job_info_list);
-    return true;
-}

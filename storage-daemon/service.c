@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include "base/stream.h"
 #include "block/export.h"
+#include "block/job.h"
 #include "block/node.h"
 #include "crypto/objects.h"
 #include "formats/table.h"
@@ -54,6 +55,7 @@ void daemon_open(struct daemon *daemon)
     qmp_server_add_module(daemon->qmp, &qmp_module_block_core);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_export);
     qmp_server_add_module(daemon->qmp, &qmp_module_job);
+    daemon->jobs = daemon_new_jobs(daemon);
     qmp_server_add_module(daemon->qmp, &qmp_module_qom);
     qmp_server_on_quit(daemon->qmp, daemon_quit);
     daemon->export_types[0] = (struct export_type){&nbd_export_driver, &daemon->nbd};
@@ -104,6 +106,7 @@ static void delete_all_nodes(struct graph *graph)
 
 static void take_down(struct daemon *daemon)
 {
+    job_set_cancel_all(daemon->jobs);
     daemon_stop_nbd(daemon);
     export_close_all(daemon->exports);
     delete_all_nodes(daemon->graph);
@@ -118,6 +121,7 @@ void daemon_close(struct daemon *daemon)
     daemon->qmp = NULL;
     take_down(daemon); /* what a command that was under way may have made meanwhile */
     export_set_free(daemon->exports);
+    job_set_free(daemon->jobs);
     graph_free(daemon->graph);
     object_set_free(daemon->objects);
 }
