@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/math.h"
+#include "crypto/hash_private.h"
 #include "crypto/secret.h"
 
 static const struct {
@@ -23,7 +24,7 @@ static const struct {
     [CRYPTO_HASH_SHA256] = {GNUTLS_DIG_SHA256, GNUTLS_MAC_SHA256, 32},
     [CRYPTO_HASH_SHA384] = {GNUTLS_DIG_SHA384, GNUTLS_MAC_SHA384, 48},
     [CRYPTO_HASH_SHA512] = {GNUTLS_DIG_SHA512, GNUTLS_MAC_SHA512, 64},
-    [CRYPTO_HASH_RIPEMD160] = {GNUTLS_DIG_RMD160, GNUTLS_MAC_RMD160, 20},
+    [CRYPTO_HASH_RIPEMD160] = {.size = 20},
 };
 
 size_t crypto_hash_size(enum crypto_hash hash)
@@ -35,7 +36,7 @@ size_t crypto_hash_size(enum crypto_hash hash)
 bool crypto_hash_available(enum crypto_hash hash)
 {
     uint8_t digest[CRYPTO_HASH_MAX_SIZE];
-    return gnutls_hash_fast(hashes[hash].digest, "", 0, digest) == 0;
+    return crypto_hash_digest(hash, "", 0, digest, NULL);
 }
 
 static bool failed(struct error *err, enum crypto_hash hash, int code)
@@ -45,6 +46,10 @@ static bool failed(struct error *err, enum crypto_hash hash, int code)
 
 bool crypto_hash_digest(enum crypto_hash hash, const void *data, size_t size, uint8_t *digest, struct error *err)
 {
+    if (hash == CRYPTO_HASH_RIPEMD160) {
+        ripemd160_hash(data, size, digest);
+        return true;
+    }
     int code = gnutls_hash_fast(hashes[hash].digest, data, size, digest);
     return code >= 0 || failed(err, hash, code);
 }
@@ -61,6 +66,10 @@ bool crypto_pbkdf2(enum crypto_hash hash, const void *passphrase, size_t passphr
     if (!iterations || iterations > UINT32_MAX)
         return fail(err, EINVAL, "%llu rounds of key derivation: 1 to %u can be made", (unsigned long long)iterations,
                     UINT32_MAX);
+    if (hash == CRYPTO_HASH_RIPEMD160) {
+        ripemd160_pbkdf2(passphrase, passphrase_size, salt, salt_size, (uint32_t)iterations, key, key_size);
+        return true;
+    }
     gnutls_datum_t secret = {(unsigned char *)passphrase, (unsigned)passphrase_size};
     gnutls_datum_t grain = {(unsigned char *)salt, (unsigned)salt_size};
     int code = gnutls_pbkdf2(hashes[hash].mac, &secret, &grain, (unsigned)iterations, key, key_size);
