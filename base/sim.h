@@ -67,6 +67,8 @@ void sim_kill(struct loop *loop);
  * open on `to`. Bytes are shared until one side writes. */
 enum sim_cut { SIM_POWER_CUT, SIM_KILL };
 void sim_cut_copy(struct loop *to, struct loop *from, enum sim_cut kind, uint64_t seed);
+/* As sync(2): everything that was written is durable, at once. */
+void sim_sync(struct loop *loop);
 /* Calls fn(arg) when the operation of that number begins (counted from now, 1 is the next), for example to cut there.
  */
 void sim_at_operation(struct loop *loop, uint64_t number, void (*fn)(void *arg), void *arg);
@@ -85,8 +87,8 @@ enum sim_operation {
     SIM_ANY = 31,
 };
 /* Lets the `number`-th (1: the next) matching operation and the `count - 1` after it fail with a positive errno value.
- * `path` NULL: any file. A failed write leaves a random part of its data behind, as disks do; a failed sync makes
- * nothing durable. One such order at a time for each call; sim_fail_clear() withdraws them all. */
+ * `path` NULL: any file. A failed write leaves a random number of whole sectors behind, as disks do; a failed sync
+ * makes nothing durable. One such order at a time for each call; sim_fail_clear() withdraws them all. */
 void sim_fail(struct loop *loop, const char *path, unsigned operations, uint64_t number, uint64_t count, int error);
 void sim_fail_clear(struct loop *loop);
 

@@ -245,6 +245,16 @@ void sim_kill(struct loop *loop)
         vec_clear(&file->locks);
 }
 
+void sim_sync(struct loop *loop)
+{
+    struct sim_file *file;
+    list_for_each (file, &loop->sim->disk->files, link) {
+        drop_changes(file);
+        image_copy(&file->durable, &file->seen);
+        file->named = true;
+    }
+}
+
 void sim_cut_copy(struct loop *to, struct loop *from, enum sim_cut kind, uint64_t seed)
 {
     struct sim_disk *disk = to->sim->disk;

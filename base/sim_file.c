@@ -15,6 +15,8 @@
 #include "base/iov.h"
 #include "base/sim_disk.h"
 
+#define SECTOR 512u
+
 /* One opening of a file. */
 struct sim_handle {
     struct io_file io;
@@ -107,7 +109,8 @@ static int64_t file_writev(struct io_file *io, const struct iovec *iov, int coun
     if (!failure && !has_space(handle, offset, length))
         return -ENOSPC;
     if (failure) {
-        length = rng_below(&handle->disk->sim->rng, length + 1);
+        uint64_t end = round_down(offset + rng_below(&handle->disk->sim->rng, length + 1), SECTOR);
+        length = end > offset ? end - offset : 0;
         if (length)
             write_iov(handle, iov, count, offset, length)->complete = true;
         return failure;

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kinds of images that worlds are about: every writable format, and of qcow2 every layout that is written in
+ * another way. Disks are small, so that what is rare in a large one (a second L2 table, a new refcount block) happens
+ * often. */
+#include "tests/sim/world.h"
+
+#include <string.h>
+#include "base/math.h"
+
+#define QCOW2 (TRAIT_QCOW2 | TRAIT_COMPRESSES | TRAIT_RESIZES)
+#define V3 (QCOW2 | TRAIT_V3)
+
+const struct image_kind image_kinds[] = {
+    {"raw", NULL, "", 256 * KiB, 4096, TRAIT_RESIZES},
+    {"raw-writethrough", NULL, "", 128 * KiB, 4096, TRAIT_RESIZES, true},
+    {"v3-4k", "size=256k,cluster_size=4k", "", 256 * KiB, 4096, V3},
+    {"v3-64k", "size=512k", "", 512 * KiB, 65536, V3},
+    {"v3-512", "size=128k,cluster_size=512", "'l2-cache-size': 1024, 'l2-cache-entry-size': 512", 128 * KiB, 512, V3},
+    {"v3-writethrough", "size=128k,cluster_size=2k", "", 128 * KiB, 2048, V3, true},
+    {"v2-4k", "size=256k,cluster_size=4k,compat=0.10", "", 256 * KiB, 4096, QCOW2},
+    {"v2-512", "size=64k,cluster_size=512,compat=0.10", "", 64 * KiB, 512, QCOW2},
+    {"backing", "size=256k,cluster_size=4k,backing_file=" BACKING ",backing_fmt=qcow2", "", 256 * KiB, 4096,
+     V3 | TRAIT_BACKING},
+    {"v2-backing", "size=256k,cluster_size=4k,compat=0.10,backing_file=" BACKING ",backing_fmt=qcow2", "", 256 * KiB,
+     4096, QCOW2 | TRAIT_BACKING},
+    {"extended", "size=512k,cluster_size=16k,extended_l2=on", "", 512 * KiB, 16384, V3},
+    {"extended-backing", "size=512k,cluster_size=16k,extended_l2=on,backing_file=" BACKING ",backing_fmt=qcow2", "",
+     512 * KiB, 16384, V3 | TRAIT_BACKING},
+    {"lazy", "size=256k,cluster_size=4k,lazy_refcounts=on", "", 256 * KiB, 4096, V3 | TRAIT_LAZY},
+    {"lazy-512", "size=128k,cluster_size=512,lazy_refcounts=on", "", 128 * KiB, 512, V3 | TRAIT_LAZY},
+    {"refcount-1", "size=128k,cluster_size=1k,refcount_bits=1", "", 128 * KiB, 1024, V3},
+    {"refcount-64", "size=128k,cluster_size=512,refcount_bits=64", "", 128 * KiB, 512, V3},
+    {"preallocated", "size=256k,cluster_size=4k,preallocation=metadata", "", 256 * KiB, 4096, V3},
+    {"data-file", "size=256k,cluster_size=4k,data_file=" DATA_FILE, "", 256 * KiB, 4096,
+     (V3 | TRAIT_EXTERNAL_DATA) & ~TRAIT_COMPRESSES},
+    {"data-file-raw", "size=256k,cluster_size=4k,data_file=" DATA_FILE ",data_file_raw=on", "", 256 * KiB, 4096,
+     (V3 | TRAIT_EXTERNAL_DATA) & ~TRAIT_COMPRESSES},
+    {"no-unref", "size=256k,cluster_size=4k", "'discard-no-unref': true", 256 * KiB, 4096, V3},
+    {NULL},
+};
+
+const struct image_kind *image_kind_find(const char *name)
+{
+    for (const struct image_kind *kind = image_kinds; kind->name; kind++) {
+        if (!strcmp(kind->name, name))
+            return kind;
+    }
+    return NULL;
+}
