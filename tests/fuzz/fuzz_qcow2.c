@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hostile qcow2 images. The first byte chooses what the rest is: the bytes of a whole file, or changes to a good image
- * of one of several kinds (10 bytes each: where, and a 64-bit number to put there), which reaches what lies behind the
- * first checks. The image is mapped, read and checked read-only, then written to, repaired and closed.
- * links: protocol formats formats/qcow2
+ * Hostile qcow2 images. The input is the bytes of a whole file, or one of several good images and steps that change it
+ * (common/image.h): entries of its tables, refcounts, snapshots, bitmaps, header extensions, names. The image is
+ * mapped, read, described, checked and converted read-only; then written to, snapshots are made, taken and removed,
+ * options amended, and it is repaired, resized and closed. Whatever the image says: no crash, no endless loop, what was
+ * converted reads as its source did, and what was repaired is clean. links: protocol formats formats/qcow2 parts:
+ * common/image.c
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,25 +14,30 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/loop.h"
+#include "base/math.h"
 #include "base/sim.h"
 #include "block/create.h"
+#include "block/query.h"
 #include "block/request.h"
 #include "formats/qcow2/qcow2.h"
 #include "formats/table.h"
 #include "protocol/table.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/common/image.h"
 
 #define IMAGE "fuzz.qcow2"
-enum { READ_SIZE = 16 * 1024, STEPS_MAX = 64, FILE_MAX = 1 << 20 };
+#define COPY "copy.qcow2"
+enum { READ_SIZE = 16 * 1024, STEPS_MAX = 64, FILE_MAX = 1 << 20, CONVERTED = 256 * 1024, HEAD = 2 };
+enum { WHOLE_FILE = 255 };
+enum { WITH_BACKING = 1, WITH_METADATA_CHANGES = 2, FULL_OVERLAP_CHECK = 4 };
 
 struct input {
     struct loop *loop;
     struct graph *graph;
     const uint8_t *data;
     size_t size;
+    uint8_t kind, flags;
 };
 
 static const char *const kinds[] = {
@@ -43,22 +50,41 @@ static const char *const kinds[] = {
     "size=64k,cluster_size=512,preallocation=metadata",
 };
 
-static struct edge *open_image(struct input *input, bool writable)
+/* ---- the input and its mutator ---- */
+
+static const struct record_shape shape = {HEAD, fuzz_image_fresh_step};
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
+{
+    struct fuzz_random random = {seed};
+    struct fuzz_image image = {data + HEAD, size - MIN(size, (size_t)HEAD), max_size - MIN(max_size, (size_t)HEAD)};
+    if (size < HEAD || data[0] < WHOLE_FILE)
+        return records_mutate(&shape, data, size, max_size, seed);
+    if (!fuzz_draw(&random, 4))
+        return LLVMFuzzerMutate(data, size, max_size);
+    for (uint64_t left = 1 + fuzz_draw(&random, 3); left; left--) {
+        uint8_t bytes[RECORD_MAX];
+        struct record step = {bytes, fuzz_image_fresh_step(&random, bytes)};
+        fuzz_image_step(&image, &step);
+    }
+    return HEAD + image.size;
+}
+
+static struct edge *open_image(struct input *input, const char *name, bool writable)
 {
     const char *read_only = writable ? "false" : "true";
     auto_free char *text = xasprintf(
         "{'driver': 'qcow2', 'read-only': %s, 'discard': 'unmap', 'file': {'driver': 'file', 'read-only': %s, "
-        "'discard': 'unmap', 'filename': '" IMAGE "'}, 'backing': null}",
-        read_only, read_only);
+        "'discard': 'unmap', 'filename': '%s'}, 'overlap-check': '%s'%s}",
+        read_only, read_only, name, input->flags & FULL_OVERLAP_CHECK ? "all" : "cached",
+        input->flags & WITH_BACKING ? "" : ", 'backing': null");
     auto_json *json = json_parse(text, strlen(text), NULL);
     auto_blockdev_options *options = NULL;
-    if (!blockdev_options_from_json(json, &options, NULL))
-        abort();
+    FUZZ_CHECK(blockdev_options_from_json(json, &options, NULL));
     auto_error err = {0};
     struct node *node = node_open(input->graph, options, &err);
     if (!node) {
-        if (!err.message || !*err.message)
-            abort(); /* a refusal says why */
+        FUZZ_CHECK(err.message && *err.message); /* a refusal says why */
         return NULL;
     }
     uint32_t perm = BLOCK_PERM_CONSISTENT_READ | (writable ? BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE : 0);
@@ -67,13 +93,17 @@ static struct edge *open_image(struct input *input, bool writable)
     return edge;
 }
 
-static void make_image(struct input *input, const char *keyval)
+static bool make_image(struct input *input, const char *name, const char *keyval)
 {
     auto_qcow2_create_options *options = NULL;
-    if (!qcow2_create_options_from_keyval(keyval, NULL, &options, NULL) ||
-        !image_create(input->graph, IMAGE, &qcow2_driver, options, NULL))
-        abort();
-    struct edge *edge = open_image(input, true);
+    return qcow2_create_options_from_keyval(keyval, NULL, &options, NULL) &&
+           image_create(input->graph, name, &qcow2_driver, options, NULL);
+}
+
+static void make_good_image(struct input *input)
+{
+    FUZZ_CHECK(make_image(input, IMAGE, kinds[input->kind % ARRAY_SIZE(kinds)]));
+    struct edge *edge = open_image(input, IMAGE, true);
     uint8_t buffer[READ_SIZE];
     memset(buffer, 7, sizeof buffer);
     struct iovec iov = {buffer, sizeof buffer};
@@ -87,72 +117,153 @@ static void change_image(struct input *input)
 {
     size_t size;
     auto_free uint8_t *bytes = sim_file_get(input->loop, IMAGE, &size);
-    for (size_t i = 0; i + 10 <= input->size; i += 10) {
-        /* Metadata lies in front and is made of 8-byte entries: most changes aim there. */
-        size_t at = load_le16(input->data + i);
-        at = at & 1 ? at >> 1 : (size_t)(at >> 1) * 8;
-        if (at + 8 <= size)
-            memcpy(bytes + at, input->data + i + 2, 8);
-    }
-    sim_file_put(input->loop, IMAGE, bytes, size);
+    auto_free uint8_t *room = xcalloc(1, size + 128 * 1024);
+    memcpy(room, bytes, size);
+    struct fuzz_image image = {room, size, size + 128 * 1024};
+    struct records records = records_after(input->data, input->size, 0);
+    struct record step;
+    for (int i = 0; i < STEPS_MAX && record_next(&records, &step); i++)
+        fuzz_image_step(&image, &step);
+    sim_file_put(input->loop, IMAGE, image.bytes, image.size);
 }
 
-static void look(struct edge *edge)
+/* ---- what is done with it ---- */
+
+static void describe(struct edge *edge)
+{
+    auto_error err = {0};
+    image_info_free(node_query_image(edge->child, true, &err));
+    struct image_facts facts = {0};
+    if (qcow2_driver.info(edge->child, &facts, &err)) {
+        free(facts.backing_filename);
+        free(facts.full_backing_filename);
+        free(facts.backing_format);
+        image_info_specific_free(facts.specific);
+    }
+}
+
+/* Random access by map and read must agree with what a copy of the image gets. */
+static void convert(struct input *input, struct edge *edge)
+{
+    uint64_t size = MIN(edge->child->size, (uint64_t)CONVERTED);
+    if (!make_image(input, COPY, "size=256k,cluster_size=4k"))
+        return;
+    struct edge *copy = open_image(input, COPY, true);
+    FUZZ_CHECK(copy);
+    if (block_copy(edge, 0, copy, 0, size, input->flags & 8 ? BLOCK_COPY_COMPRESS : BLOCK_COPY_TARGET_IS_ZERO) == 0) {
+        uint8_t one[4096], other[4096];
+        for (uint64_t offset = 0; offset + sizeof one <= size; offset += sizeof one) {
+            /* What lies in one piece for the copy may end in the middle of a bad cluster for us, or the reverse. */
+            if (block_read_buffer(edge, offset, one, sizeof one) == 0) {
+                FUZZ_CHECK(block_read_buffer(copy, offset, other, sizeof other) == 0);
+                FUZZ_CHECK(memcmp(one, other, sizeof one) == 0);
+            }
+        }
+    }
+    edge_detach(copy);
+}
+
+static void list_snapshots(struct edge *edge)
+{
+    const struct snapshot_ops *ops = qcow2_driver.snapshots;
+    struct internal_snapshot *list = NULL;
+    size_t count = 0;
+    auto_error err = {0};
+    if (!ops || !ops->list || !ops->list(edge->child, &list, &count, &err))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        FUZZ_CHECK(list[i].id && list[i].name);
+        free(list[i].id);
+        free(list[i].name);
+    }
+    free(list);
+}
+
+static void look(struct input *input, struct edge *edge)
 {
     uint64_t offset = 0;
     for (int i = 0; i < STEPS_MAX && offset < edge->child->size; i++) {
         struct block_status status;
         if (block_status(edge, offset, edge->child->size - offset, BLOCK_STATUS_PRECISE, &status))
             break;
+        FUZZ_CHECK(status.length && status.length <= edge->child->size - offset);
         offset += status.length;
     }
     uint8_t buffer[READ_SIZE];
     offset = 0;
     for (int i = 0; i < STEPS_MAX && offset < edge->child->size; i++, offset += READ_SIZE)
         (void)block_read_buffer(edge, offset, buffer, MIN(edge->child->size - offset, (uint64_t)READ_SIZE));
+    describe(edge);
+    list_snapshots(edge);
     struct image_check result = {0};
     (void)qcow2_driver.check(edge->child, 0, &result, NULL);
+    convert(input, edge);
+    if (qcow2_driver.snapshots && qcow2_driver.snapshots->load && qcow2_driver.snapshots->load(edge->child, "1", NULL))
+        (void)block_read_buffer(edge, 0, buffer, MIN(edge->child->size, (uint64_t)READ_SIZE));
 }
 
-static void change(struct edge *edge)
+static void change_metadata(struct edge *edge)
+{
+    const struct snapshot_ops *ops = qcow2_driver.snapshots;
+    uint8_t buffer[4096];
+    memset(buffer, 3, sizeof buffer);
+    if (!ops || !ops->create || !ops->apply || !ops->remove)
+        return;
+    (void)ops->create(edge->child, "new", NULL);
+    (void)block_write_buffer(edge, 0, buffer, MIN(edge->child->size, (uint64_t)sizeof buffer), 0);
+    (void)ops->apply(edge->child, "1", NULL);
+    (void)block_read_buffer(edge, 0, buffer, MIN(edge->child->size, (uint64_t)sizeof buffer));
+    (void)ops->remove(edge->child, "1", NULL);
+    (void)ops->remove(edge->child, "2", NULL);
+    list_snapshots(edge);
+}
+
+static void repair(struct edge *edge)
+{
+    struct image_check result = {0};
+    int status = qcow2_driver.check(edge->child, CHECK_REPAIR_LEAKS | CHECK_REPAIR_ERRORS, &result, NULL);
+    if (status || result.corruptions || result.check_errors || edge->child->corrupt)
+        return;
+    /* What was repaired must be clean, or the repair lies. */
+    struct image_check again = {0};
+    if (!qcow2_driver.check(edge->child, 0, &again, NULL))
+        FUZZ_CHECK(!again.corruptions && !again.leaks);
+}
+
+static void change(struct input *input, struct edge *edge)
 {
     uint8_t buffer[READ_SIZE];
     memset(buffer, 9, sizeof buffer);
     uint64_t size = edge->child->size;
+    if (input->flags & WITH_METADATA_CHANGES)
+        change_metadata(edge);
     for (uint64_t offset = 0; offset < MIN(size, 8ull * READ_SIZE); offset += READ_SIZE)
         (void)block_write_buffer(edge, offset, buffer, MIN(size - offset, 5000ull), 0);
     (void)block_zero(edge, 0, MIN(size, 6000ull), REQUEST_MAY_UNMAP);
     (void)block_discard(edge, 0, MIN(size, 3ull * READ_SIZE));
     (void)block_flush(edge);
-    struct image_check result = {0};
-    (void)qcow2_driver.check(edge->child, CHECK_REPAIR_LEAKS | CHECK_REPAIR_ERRORS, &result, NULL);
-    if (result.corruptions == 0 && result.check_errors == 0 && !edge->child->corrupt) {
-        /* What was repaired must be clean, or the repair lies. */
-        struct image_check again = {0};
-        if (!qcow2_driver.check(edge->child, 0, &again, NULL) && (again.corruptions || again.leaks))
-            abort();
-    }
+    repair(edge);
     (void)node_resize(edge, size / 2 / 512 * 512, PREALLOCATION_OFF, true, NULL);
 }
 
 static int try_input(void *arg)
 {
     struct input *input = arg;
+    auto_free uint8_t *base = xmalloc(64 * KiB);
+    memset(base, 0x5a, 64 * KiB);
+    sim_file_put(input->loop, "base", base, 64 * KiB);
     input->graph = graph_new(input->loop, protocol_table);
     graph_add_drivers(input->graph, formats_table);
-    size_t kind = input->data[0];
-    input->data++;
-    input->size--;
-    if (kind < ARRAY_SIZE(kinds)) {
-        make_image(input, kinds[kind]);
+    if (input->kind < WHOLE_FILE) {
+        make_good_image(input);
         change_image(input);
     } else {
         sim_file_put(input->loop, IMAGE, input->data, MIN(input->size, (size_t)FILE_MAX));
     }
     for (int writable = 0; writable < 2; writable++) {
-        struct edge *edge = open_image(input, writable);
+        struct edge *edge = open_image(input, IMAGE, writable);
         if (edge)
-            (writable ? change : look)(edge);
+            (writable ? change : look)(input, edge);
         if (edge)
             edge_detach(edge);
     }
@@ -162,9 +273,13 @@ static int try_input(void *arg)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < 1)
+    if (size < HEAD)
         return 0;
-    struct input input = {.loop = loop_new(LOOP_SIMULATED, 1, NULL), .data = data, .size = size};
+    struct input input = {.loop = loop_new(LOOP_SIMULATED, 1, NULL),
+                          .data = data + HEAD,
+                          .size = size - HEAD,
+                          .kind = data[0],
+                          .flags = data[1]};
     loop_run_main(input.loop, try_input, &input);
     loop_free(input.loop);
     return 0;
