@@ -20,7 +20,7 @@ for line in open(os.path.join(root, "tools/arrows.txt"), encoding="utf-8"):
     arrows[folder] = set(uses.split()) | {folder}
 
 THIRD_PARTY = {"json-c": "qmp/schema", "json.h": "qmp/schema", "liburing": "base", "libaio": "base", "zlib": "formats/qcow2", "zstd": "formats/qcow2",
-               "libdeflate": "formats/qcow2", "libnbd": "emulator/storage", "libfdt": "emulator/hw", "seccomp": "walls"}
+               "libdeflate": "formats/qcow2", "libnbd": "nbd-client", "libfdt": "emulator/hw", "seccomp": "walls"}
 
 
 def folder_of(path):
