@@ -266,7 +266,7 @@ static int link_compressed(struct qcow2 *q, uint64_t guest, uint64_t descriptor)
     mapping_free_later(q, entry, &old, FREE_OTHER);
     l2_put(q, slice, index, (struct l2_entry){descriptor, 0});
     cache_mark_dirty(&q->l2_cache, slice_offset);
-    return qcow2_relieve(q);
+    return 0;
 }
 
 /* Under a claim. */
@@ -286,6 +286,8 @@ static int store_compressed(struct qcow2 *q, uint64_t guest, const void *packed,
         result = link_compressed(q, guest, descriptor);
     if (result)
         (void)refcount_add(q, host, size, -1, NULL);
+    else
+        result = qcow2_relieve(q); /* when this fails, the entry is there and its bytes stay counted */
     co_mutex_unlock(&q->lock);
     return result;
 }

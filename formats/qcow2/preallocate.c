@@ -20,7 +20,6 @@ enum { ZERO_CHUNK = 1 << 20 }; /* bytes of zeroes written at once */
 struct placement {
     struct qcow2 *q;
     struct freed_spans places; /* given to data, for falloc and full */
-    uint64_t file_end;         /* behind the last of them */
 };
 
 static bool has_place(const struct qcow2 *q, const uint8_t *slice, uint32_t index, uint64_t guest)
@@ -43,6 +42,35 @@ static int write_zeroes(struct edge *file, uint64_t offset, uint64_t length)
     return result;
 }
 
+/* The image ends behind its last cluster, written or not: an entry that names a place behind the end would be taken for
+ * damage, so the file grows first. */
+static int reach(struct qcow2 *q, uint64_t end)
+{
+    auto_error err = {0};
+    if (end <= q->file->child->size || node_resize(q->file, end, PREALLOCATION_OFF, false, &err))
+        return 0;
+    return -err.code;
+}
+
+/* Clusters for data, and whether they have never been written. */
+static int find_place(struct placement *p, uint64_t count, uint64_t *host, uint64_t *placed, bool *is_fresh)
+{
+    struct qcow2 *q = p->q;
+    int result = alloc_clusters(q, count, host, placed);
+    if (result)
+        return result;
+    uint64_t length = *placed << q->cluster_bits;
+    *is_fresh = q->file->child->growable && *host >= q->file->child->size;
+    result = reach(q, *host + length);
+    if (!result && !*is_fresh && q->header.version < 3)
+        result = write_zeroes(q->file, *host, length);
+    if (result)
+        (void)refcount_add(q, *host, length, -1, NULL);
+    else
+        vec_push(&p->places, ((struct host_span){*host, length}));
+    return result;
+}
+
 /* `count` clusters from `guest` have no place: gives them one. */
 static int place_run(struct placement *p, uint64_t guest, uint64_t count, uint64_t *placed)
 {
@@ -50,15 +78,7 @@ static int place_run(struct placement *p, uint64_t guest, uint64_t count, uint64
     uint64_t host = guest;
     bool is_fresh = true;
     *placed = count;
-    if (!q->external_data) {
-        int result = alloc_clusters(q, count, &host, placed);
-        if (result)
-            return result;
-        is_fresh = q->file->child->growable && host >= q->file->child->size;
-        vec_push(&p->places, ((struct host_span){host, *placed << q->cluster_bits}));
-        p->file_end = MAX(p->file_end, host + (*placed << q->cluster_bits));
-    }
-    int result = !is_fresh && q->header.version < 3 ? write_zeroes(q->file, host, *placed << q->cluster_bits) : 0;
+    int result = q->external_data ? 0 : find_place(p, count, &host, placed, &is_fresh);
     uint8_t *slice;
     uint64_t slice_offset;
     uint32_t index;
@@ -141,9 +161,6 @@ bool qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallo
         at = stop;
     }
     bool ok = !result || fail_errno(err, result, "cannot preallocate metadata");
-    /* The image ends behind its last cluster, written or not. */
-    if (ok && p.file_end > q->file->child->size)
-        ok = node_resize(q->file, p.file_end, PREALLOCATION_OFF, false, err);
     if (ok) {
         result = fill_places(&p, mode);
         ok = !result || fail_errno(err, result, "cannot preallocate %" PRIu64 " bytes", to - from);
