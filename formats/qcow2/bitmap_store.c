@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "block/dirty_bitmap.h"
+#include "qmp/schema/types.h"
 
 /* One more than what other implementations read would be lost on them: bits of a bitmap, in bytes. */
 #define BITMAP_BYTES_MAX (512 * MiB)
@@ -577,6 +578,45 @@ static bool bitmap_can_store(struct node *node, const char *name, uint32_t granu
     if (count >= BITMAP_COUNT_MAX || size > BITMAP_DIRECTORY_BYTES_MAX)
         return fail(err, EFBIG, "the image has %" PRIu64 " bitmaps: there is no room for more", count);
     return true;
+}
+
+static struct qcow2_bitmap_info *info_of(const struct stored_bitmap *s)
+{
+    struct qcow2_bitmap_info *info = qcow2_bitmap_info_new();
+    uint32_t flags = s->flags;
+    if (s->live && !s->live->inconsistent) /* what will be on disk */
+        flags = (flags & ~(uint32_t)BITMAP_AUTO) | (s->live->recording ? BITMAP_AUTO : 0);
+    info->name = xstrdup(s->name);
+    info->granularity = s->granularity_bits < 32 ? 1u << s->granularity_bits : 0;
+    info->flags = new_array(enum qcow2_bitmap_info_flags, 2);
+    if (flags & BITMAP_IN_USE)
+        info->flags[info->n_flags++] = QCOW2_BITMAP_INFO_FLAGS_IN_USE;
+    if (flags & BITMAP_AUTO)
+        info->flags[info->n_flags++] = QCOW2_BITMAP_INFO_FLAGS_AUTO;
+    return info;
+}
+
+struct qcow2_bitmap_info **bitmaps_info(const struct qcow2 *q, size_t *count)
+{
+    *count = q->bitmaps.count;
+    struct qcow2_bitmap_info **list = *count ? new_array(struct qcow2_bitmap_info *, *count) : NULL;
+    for (size_t i = 0; i < *count; i++)
+        list[i] = info_of(q->bitmaps.items[i]);
+    return list;
+}
+
+uint64_t bitmaps_measure(const struct qcow2 *q, uint64_t cluster_size)
+{
+    uint64_t bytes = 0, directory = 0;
+    const struct dirty_bitmap *bitmap;
+    list_for_each (bitmap, &q->node->bitmaps, link) {
+        if (!bitmap->persistent || bitmap->inconsistent)
+            continue;
+        uint64_t clusters = DIV_ROUND_UP(bytes_of_bits(bitmap), cluster_size);
+        bytes += clusters * cluster_size + round_up(clusters * 8, cluster_size);
+        directory += round_up(BITMAP_FIXED + strlen(bitmap->name), 8);
+    }
+    return bytes + round_up(directory, cluster_size);
 }
 
 static void forget_clusters(struct qcow2 *q, const struct stored_bitmap *s)

@@ -26,5 +26,9 @@ bool bitmaps_store(struct qcow2 *q, bool clean, struct error *err);
 int bitmaps_store_locked(struct qcow2 *q, bool clean);
 bool bitmaps_begin_use(struct qcow2 *q, struct error *err);
 void bitmaps_set_read_only(struct qcow2 *q);
+struct qcow2_bitmap_info;
+struct qcow2_bitmap_info **bitmaps_info(const struct qcow2 *q, size_t *count); /* owned by the caller */
+/* Bytes that the bitmaps of an image would take in a new one with clusters of `cluster_size`. */
+uint64_t bitmaps_measure(const struct qcow2 *q, uint64_t cluster_size);
 
 #endif

@@ -209,6 +209,22 @@ void cache_forget_all(struct cache *cache)
     }
 }
 
+void cache_clean(struct cache *cache)
+{
+    for (uint32_t i = 0; i < cache->touched; i++) {
+        struct cache_entry *entry = &cache->entries[i];
+        if (entry->dirty || entry->loading)
+            continue;
+        if (entry->in_use && !entry->referenced)
+            unlink_entry(cache, entry);
+        entry->referenced = false;
+        if (!entry->in_use) {
+            free(entry->data);
+            entry->data = NULL;
+        }
+    }
+}
+
 static int compare_offsets(const void *a, const void *b)
 {
     const struct cache_entry *x = *(struct cache_entry *const *)a, *y = *(struct cache_entry *const *)b;

@@ -56,6 +56,8 @@ int cache_write(struct cache *cache);
 /* The span holds something else from now on: drops its blocks, dirty or not. */
 void cache_forget(struct cache *cache, uint64_t offset, uint64_t length);
 void cache_forget_all(struct cache *cache);
+/* Gives back the memory of clean blocks that nobody looked at since the last call. Does not yield. */
+void cache_clean(struct cache *cache);
 
 static inline bool cache_is_dirty(const struct cache *cache)
 {

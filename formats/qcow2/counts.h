@@ -40,6 +40,9 @@ int check_count(struct check *check, bool refcount_structures, bool report);
 int check_compare(struct check *check);
 int repair_rebuild(struct check *check);
 int check_copied_flags(struct check *check);
+/* Counts everything anew in refcounts of 1 << order bits; the image must be without errors. Under the lock. */
+bool repair_change_width(struct qcow2 *q, uint32_t order, void (*progress)(void *user, uint64_t done, uint64_t total),
+                         void *user, struct error *err);
 /* A message for people about something wrong, on standard error. After a few hundred they are only counted. */
 void check_report(struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
 

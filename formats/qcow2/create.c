@@ -13,7 +13,7 @@
 #include "formats/qcow2/state.h"
 #include "qmp/schema/types.h"
 
-static bool check_options(const struct qcow2_create_options *o, uint32_t version, struct error *err)
+bool qcow2_check_create_options(const struct qcow2_create_options *o, uint32_t version, struct error *err)
 {
     if (!is_power_of_two(o->cluster_size) || o->cluster_size < 512 || o->cluster_size > 2 * MiB)
         return fail(err, EINVAL, "cluster_size is %" PRIu64 ": it must be a power of two from 512 to 2 MiB",
@@ -159,7 +159,7 @@ static bool create_format(struct graph *graph, struct edge *file, const char *fi
     const struct qcow2_create_options *o = options;
     uint32_t version = o->compat == QCOW2_COMPAT_V2 || o->compat == QCOW2_COMPAT_0_10 ? 2 : 3;
     uint64_t size;
-    if (!check_options(o, version, err) || !find_size(graph, filename, o, &size, err))
+    if (!qcow2_check_create_options(o, version, err) || !find_size(graph, filename, o, &size, err))
         return false;
     if (size % 512)
         size = round_up(size, 512);

@@ -114,11 +114,14 @@ static void qcow2_close(struct node *node)
  * writable open does, but for repairs: those want the image for themselves. */
 struct reopen_state {
     struct blockdev_options *options;
+    struct new_caches caches;
 };
 
 static void reopen_end(struct reopen_state *state)
 {
     blockdev_options_free(state->options);
+    cache_destroy(&state->caches.l2);
+    cache_destroy(&state->caches.refcount);
     free(state);
 }
 
@@ -126,22 +129,24 @@ static bool qcow2_reopen_prepare(struct node *node, const struct blockdev_option
                                  struct error *err)
 {
     struct qcow2 *q = node->state;
-    if (!options_check_reopen(q, &options->u.qcow2, err))
-        return false;
     if (node->read_only && !options->read_only && q->header.incompatible & (INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT))
         return fail(
             err, EBUSY,
             "node '%s': the image is marked as %s: it must be repaired (by opening it read-write) before it can "
             "become writable",
             node->name, q->header.incompatible & INCOMPATIBLE_DIRTY ? "dirty" : "corrupt");
-    if (!node->read_only && options->read_only && !bitmaps_store(q, true, err))
-        return false;
-    int result = !node->read_only && options->read_only ? qcow2_finish(q) : 0;
+    struct reopen_state *now = new (struct reopen_state);
+    now->options = blockdev_options_clone(options);
+    bool ends = !node->read_only && options->read_only;
+    bool ok = options_check_reopen(q, &options->u.qcow2, &now->caches, err) && (!ends || bitmaps_store(q, true, err));
+    int result = ok && (ends || now->caches.wanted) ? qcow2_finish(q) : 0;
     if (result)
-        return fail_errno(err, result, "node '%s': cannot write its metadata", node->name);
-    *state = new (struct reopen_state);
-    (*state)->options = blockdev_options_clone(options);
-    return true;
+        ok = fail_errno(err, result, "node '%s': cannot write its metadata", node->name);
+    if (ok)
+        *state = now;
+    else
+        reopen_end(now);
+    return ok;
 }
 
 static void qcow2_reopen_abort(struct node *node, struct reopen_state *state)
@@ -158,7 +163,7 @@ static void qcow2_reopen_abort(struct node *node, struct reopen_state *state)
 static void qcow2_reopen_commit(struct node *node, struct reopen_state *state)
 {
     struct qcow2 *q = node->state;
-    options_reopened(q, &state->options->u.qcow2);
+    options_reopened(q, &state->options->u.qcow2, &state->caches);
     reopen_end(state);
     bool was_writable = q->writable;
     q->writable = !node->read_only;
@@ -202,6 +207,8 @@ static struct image_info_specific *specific_info(const struct qcow2 *q)
     data->corrupt = h->incompatible & INCOMPATIBLE_CORRUPT;
     data->has_extended_l2 = true;
     data->extended_l2 = q->extended_l2;
+    data->has_bitmaps = q->bitmaps.count > 0;
+    data->bitmaps = bitmaps_info(q, &data->n_bitmaps);
     data->data_file = xstrdup(h->data_file);
     data->has_data_file_raw = q->external_data;
     data->data_file_raw = q->raw_data;
@@ -250,6 +257,8 @@ const struct block_driver qcow2_driver = {
     .create = &qcow2_create_ops,
     .snapshots = &qcow2_snapshot_ops,
     .bitmaps = &qcow2_bitmap_ops,
+    .amend = &qcow2_amend_ops,
+    .measure = qcow2_measure,
     .resize = qcow2_resize,
     .check = qcow2_check,
     .change_backing = qcow2_change_backing,

@@ -131,6 +131,7 @@ bool qcow2_reload(struct qcow2 *q, struct error *err)
 
 void qcow2_unload(struct qcow2 *q)
 {
+    loop_timer_cancel(&q->clean_timer);
     if (q->codec)
         codec_cache_release(q);
     cache_destroy(&q->l2_cache);

@@ -115,21 +115,64 @@ static void apply_switches(struct qcow2 *q, const struct blockdev_options_qcow2 
     q->overlap_types = overlap_types(o ? o->overlap_check : NULL);
 }
 
-bool options_check_reopen(const struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct error *err)
+static bool make_caches(const struct qcow2 *q, const struct cache_sizes *sizes, struct cache *l2,
+                        struct cache *refcount, struct error *err)
+{
+    if (cache_init(l2, q->file, (uint32_t)sizes->slice, sizes->l2) &&
+        cache_init(refcount, q->file, (uint32_t)q->cluster_size,
+                   MAX(sizes->refcount, REFCOUNT_BLOCKS_LEAST * q->cluster_size)))
+        return true;
+    cache_destroy(l2);
+    cache_destroy(refcount);
+    return fail(err, ENOMEM, "out of memory for metadata caches");
+}
+
+/* Metadata that nobody looks at gives its memory back, now and then. */
+static void on_clean(void *arg)
+{
+    struct qcow2 *q = arg;
+    cache_clean(&q->l2_cache);
+    cache_clean(&q->refcount_cache);
+    loop_timer_arm(q->node->loop, &q->clean_timer, loop_now_ns(q->node->loop) + q->clean_interval_ns);
+}
+
+static void arm_cleaning(struct qcow2 *q, const struct blockdev_options_qcow2 *o)
+{
+    loop_timer_cancel(&q->clean_timer);
+    q->clean_timer.fn = on_clean;
+    q->clean_timer.arg = q;
+    q->clean_interval_ns = o ? o->cache_clean_interval * 1000000000ull : 0;
+    if (q->clean_interval_ns)
+        loop_timer_arm(q->node->loop, &q->clean_timer, loop_now_ns(q->node->loop) + q->clean_interval_ns);
+}
+
+bool options_check_reopen(const struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct new_caches *caches,
+                          struct error *err)
 {
     const struct blockdev_options_qcow2 *old = &q->node->options->u.qcow2;
     struct cache_sizes before, after;
     if (!check_version(q, now, err) || !choose_cache_sizes(q, old, &before, NULL) ||
         !choose_cache_sizes(q, now, &after, err))
         return false;
-    if (before.l2 != after.l2 || before.refcount != after.refcount || before.slice != after.slice)
-        return fail(err, EINVAL, "node '%s': the sizes of its caches cannot change while it is in use", q->node->name);
-    return true;
+    caches->wanted = before.l2 != after.l2 || before.refcount != after.refcount || before.slice != after.slice;
+    caches->slice_bits = lowest_bit(after.slice);
+    return !caches->wanted || make_caches(q, &after, &caches->l2, &caches->refcount, err);
 }
 
-void options_reopened(struct qcow2 *q, const struct blockdev_options_qcow2 *now)
+void options_reopened(struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct new_caches *caches)
 {
     apply_switches(q, now);
+    arm_cleaning(q, now);
+    if (!caches->wanted)
+        return;
+    cache_destroy(&q->l2_cache);
+    cache_destroy(&q->refcount_cache);
+    q->l2_cache = caches->l2;
+    q->refcount_cache = caches->refcount;
+    co_queue_init(&q->l2_cache.loads); /* they moved, and nobody waits */
+    co_queue_init(&q->refcount_cache.loads);
+    q->slice_bits = caches->slice_bits;
+    *caches = (struct new_caches){0};
 }
 
 bool options_apply(struct qcow2 *q, struct error *err)
@@ -140,9 +183,8 @@ bool options_apply(struct qcow2 *q, struct error *err)
         return false;
     apply_switches(q, o);
     q->slice_bits = lowest_bit(sizes.slice);
-    if (!cache_init(&q->l2_cache, q->file, (uint32_t)sizes.slice, sizes.l2) ||
-        !cache_init(&q->refcount_cache, q->file, (uint32_t)q->cluster_size,
-                    MAX(sizes.refcount, REFCOUNT_BLOCKS_LEAST * q->cluster_size)))
-        return fail(err, ENOMEM, "out of memory for metadata caches");
+    if (!make_caches(q, &sizes, &q->l2_cache, &q->refcount_cache, err))
+        return false;
+    arm_cleaning(q, o);
     return true;
 }

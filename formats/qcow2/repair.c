@@ -220,6 +220,66 @@ int repair_rebuild(struct check *check)
     return result;
 }
 
+/* Another width ---------------------------------------------------------------------------------------------------- */
+
+static void set_width(struct qcow2 *q, uint32_t order)
+{
+    q->header.refcount_order = order;
+    q->refblock_bits = q->cluster_bits + 3 - order;
+    q->refcount_max = order == 6 ? UINT64_MAX : (1ull << (1u << order)) - 1;
+}
+
+/* The header names the new table and its width; the old structures are not counted any more, and so free. */
+static bool switch_width(struct check *check, struct rebuild *r, uint32_t order, struct error *err)
+{
+    struct qcow2 *q = check->q;
+    struct header now = q->header;
+    now.refcount_order = order;
+    now.reftable_offset = r->table.offset;
+    now.reftable_clusters = (uint32_t)r->clusters;
+    if (!header_rewrite(q, &now, err))
+        return false;
+    q->header = now;
+    cache_forget_all(&q->refcount_cache);
+    disk_table_release(&q->reftable);
+    q->reftable = r->table;
+    q->free_hint = 0;
+    overlap_release(q);
+    overlap_build(q);
+    return true;
+}
+
+bool repair_change_width(struct qcow2 *q, uint32_t order, void (*progress)(void *user, uint64_t done, uint64_t total),
+                         void *user, struct error *err)
+{
+    struct image_check found = {0};
+    struct check check = {.q = q, .result = &found};
+    struct rebuild r = {0};
+    uint32_t old_order = q->header.refcount_order;
+    int result = check_count(&check, false, true);
+    bool ok = !result || fail_errno(err, result, "cannot count the references");
+    if (ok && (found.corruptions || found.check_errors))
+        ok = fail(err, EIO, "the image has errors: it must be repaired (check -r all) first");
+    uint64_t most = 0;
+    for (uint64_t i = counts_next(&check.counts, 0); ok && i < check.counts.end; i = counts_next(&check.counts, i + 1))
+        most = MAX(most, counts_get(&check.counts, i));
+    progress(user, 1, 3);
+    set_width(q, order);
+    if (ok && most > q->refcount_max)
+        ok = fail(err, ERANGE, "a cluster has %" PRIu64 " references: refcounts of %u bits cannot count them", most,
+                  1u << order);
+    if (ok && ((result = plan_rebuild(&check, &r)) || (result = write_rebuilt(&check, &r))))
+        ok = fail_errno(err, result, "cannot write the new refcounts");
+    progress(user, 2, 3);
+    ok = ok && switch_width(&check, &r, order, err);
+    if (!ok) {
+        set_width(q, old_order);
+        disk_table_release(&r.table);
+    }
+    counts_release(&check.counts);
+    return ok;
+}
+
 /* COPIED flags ------------------------------------------------------------------------------------------------------
  */
 

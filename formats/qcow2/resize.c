@@ -11,8 +11,7 @@
 #include "block/create.h"
 #include "formats/qcow2/state.h"
 
-/* Writes a span of whole subclusters from a buffer, with what commit needs; nothing is copied around it. */
-static int write_whole(struct node *node, uint64_t offset, uint64_t length, uint8_t *data)
+int qcow2_write_whole(struct node *node, uint64_t offset, uint64_t length, const uint8_t *data)
 {
     while (length) {
         struct write_plan plan = {0};
@@ -20,7 +19,7 @@ static int write_whole(struct node *node, uint64_t offset, uint64_t length, uint
         if (result)
             return result;
         assert(!plan.cow_before || !plan.cow_after);
-        struct iovec iov = {data, plan.length};
+        struct iovec iov = {(void *)(uintptr_t)data, plan.length};
         result = plan.cow_before || plan.cow_after
                      ? -ENOTSUP
                      : block_write(plan.child, plan.child_offset, plan.length, buffers_of(&iov, 1), 0);
@@ -48,7 +47,7 @@ static int rewrite_unit(struct qcow2 *q, uint64_t old_size, uint64_t size, const
         result = qcow2_read_encoded(q->node, start, kept, extent, buffers_of(&iov, 1));
     else if (kept)
         result = block_read_buffer(q->node->backing, start, buffer, kept);
-    return result ? result : write_whole(q->node, start, size, buffer);
+    return result ? result : qcow2_write_whole(q->node, start, size, buffer);
 }
 
 /* The part of an extent that its file has. */
@@ -106,7 +105,7 @@ static int write_zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t end)
     memset(zeroes, 0, q->cluster_size);
     int result = 0;
     for (; offset < end && !result; offset += q->cluster_size)
-        result = write_whole(q->node, offset, q->cluster_size, zeroes);
+        result = qcow2_write_whole(q->node, offset, q->cluster_size, zeroes);
     return result;
 }
 

@@ -21,9 +21,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/loop.h"
 #include "block/dirty_bitmap.h"
 
 /* Under the lock until snapshots_end(). Everything that memory holds is on disk afterwards. */
@@ -178,13 +178,12 @@ static bool snapshot_create(struct node *node, const char *name, struct error *e
     if (q->snapshots.count >= SNAPSHOT_COUNT_MAX)
         return fail(err, EFBIG, "the image has %zu snapshots: it cannot have more", q->snapshots.count);
     node_mark_written(node);
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now = loop_wall_ns(node->loop);
     struct snapshot s = {.l1_size = q->l1.count,
                          .disk_size = q->size,
                          .icount = UINT64_MAX,
-                         .date_s = (uint32_t)now.tv_sec,
-                         .date_ns = (uint32_t)now.tv_nsec,
+                         .date_s = (uint32_t)(now / 1000000000),
+                         .date_ns = (uint32_t)(now % 1000000000),
                          .id = new_id(q),
                          .name = xstrdup(name)};
     int result = begin(q);

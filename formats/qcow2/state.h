@@ -19,6 +19,7 @@
  *   bitmap_store.c  persistent dirty bitmaps            bitmap_table.c     where they are, for checks
  *   references.c counts of everything a table refers to; COPIED flags
  *   counts.c     recount of every reference            check.c, repair.c  compare and mend
+ *   amend.c      other options for an old image         measure.c
  *   create.c     new images      preallocate.c, resize.c
  *
  * Concurrency. Coroutines of one loop. `lock` protects every change of metadata (L1, L2, refcounts, header) and all
@@ -37,6 +38,7 @@
 #include "base/endian.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "base/loop.h"
 #include "base/math.h"
 #include "base/vec.h"
 #include "block/driver.h"
@@ -142,6 +144,8 @@ struct qcow2 {
     bool lazy_refcounts, discard_no_unref;
     bool pass_discard[FREE_REASONS];
     uint32_t overlap_types;
+    struct loop_timer clean_timer; /* of the caches */
+    uint64_t clean_interval_ns;
 
     /* Metadata in memory. */
     uint64_t size; /* of the guest's disk */
@@ -255,6 +259,7 @@ void snapshot_release(struct snapshot *snapshot);
 int snapshot_table_store(struct qcow2 *q);
 extern const struct snapshot_ops qcow2_snapshot_ops;
 extern const struct bitmap_ops qcow2_bitmap_ops;
+extern const struct amend_ops qcow2_amend_ops; /* amend.c */
 /* Calls visit for every span that the persistent bitmaps occupy. 0, what visit returned, or -errno. YIELDS. */
 int bitmap_table_visit(struct qcow2 *q, int (*visit)(void *arg, uint64_t offset, uint64_t length), void *arg,
                        struct error *err);
@@ -264,8 +269,16 @@ bool bitmaps_valid(const struct qcow2 *q);
 bool children_open(struct node *node, struct qcow2 *q, struct error *err);
 bool options_apply(struct qcow2 *q, struct error *err);
 struct blockdev_options_qcow2;
-bool options_check_reopen(const struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct error *err);
-void options_reopened(struct qcow2 *q, const struct blockdev_options_qcow2 *now);
+/* Caches of other sizes, to take the place of the present ones: made first, so that nothing can fail later. */
+struct new_caches {
+    bool wanted;
+    uint32_t slice_bits;
+    struct cache l2, refcount;
+};
+bool options_check_reopen(const struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct new_caches *caches,
+                          struct error *err);
+/* Everything in the old caches must be on disk. */
+void options_reopened(struct qcow2 *q, const struct blockdev_options_qcow2 *now, struct new_caches *caches);
 
 /* io.c: opens the metadata of q->file, whose header is parsed; the heart of open, also used on new images. */
 bool qcow2_load(struct qcow2 *q, struct error *err);
@@ -373,6 +386,10 @@ int qcow2_write_compressed(struct node *node, uint64_t offset, uint64_t length, 
 int qcow2_zero(struct node *node, uint64_t offset, uint64_t length, uint32_t flags);
 int qcow2_discard(struct node *node, uint64_t offset, uint64_t length);
 bool qcow2_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
+/* Writes a span of whole subclusters from a buffer, with what commit needs; nothing is copied around it. */
+int qcow2_write_whole(struct node *node, uint64_t offset, uint64_t length, const uint8_t *data);
+bool qcow2_measure(const void *options, struct edge *source, struct image_measure *result, struct error *err);
+bool qcow2_check_create_options(const struct qcow2_create_options *options, uint32_t version, struct error *err);
 int qcow2_check(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
 int qcow2_check_state(struct qcow2 *q, uint32_t repair, struct image_check *result, struct error *err);
 extern const struct create_ops qcow2_create_ops;
