@@ -96,7 +96,7 @@ static int copy_tracked(struct edge *from, uint64_t from_offset, struct edge *to
 }
 
 static int copy_buffered(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
-                         uint32_t flags)
+                         uint32_t flags, bool *read_failed)
 {
     uint64_t size = MIN(length, COPY_PIECE);
     size_t alignment = MAX(from->child->limits.memory_alignment, to->child->limits.memory_alignment);
@@ -107,6 +107,7 @@ static int copy_buffered(struct edge *from, uint64_t from_offset, struct edge *t
     while (length) {
         uint64_t piece = MIN(length, size);
         int result = block_read(from, from_offset, piece, buffers_of(&iov, 1), 0);
+        *read_failed = result < 0;
         if (result >= 0)
             result = block_write(to, to_offset, piece, buffers_of(&iov, 1),
                                  flags & BLOCK_COPY_COMPRESS ? REQUEST_COMPRESSED : 0);
@@ -120,26 +121,27 @@ static int copy_buffered(struct edge *from, uint64_t from_offset, struct edge *t
 }
 
 static int copy_data(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
-                     uint32_t flags)
+                     uint32_t flags, bool *read_failed)
 {
     if (flags & BLOCK_COPY_OFFLOAD) {
         int result = copy_tracked(from, from_offset, to, to_offset, length);
         if (result != -ENOTSUP)
             return result;
     }
-    return copy_buffered(from, from_offset, to, to_offset, length, flags);
+    return copy_buffered(from, from_offset, to, to_offset, length, flags, read_failed);
 }
 
-int block_copy(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
-               uint32_t flags)
+int block_copy_sides(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
+                     uint32_t flags, bool *read_failed)
 {
     while (length) {
         struct block_status status;
         int result = block_status(from, from_offset, length, BLOCK_STATUS_PRECISE, &status);
+        *read_failed = result < 0;
         if (result < 0)
             return result;
         if (!status.zero)
-            result = copy_data(from, from_offset, to, to_offset, status.length, flags);
+            result = copy_data(from, from_offset, to, to_offset, status.length, flags, read_failed);
         else if (!(flags & BLOCK_COPY_TARGET_IS_ZERO))
             result = block_zero(to, to_offset, status.length, REQUEST_MAY_UNMAP);
         if (result < 0)
@@ -149,4 +151,11 @@ int block_copy(struct edge *from, uint64_t from_offset, struct edge *to, uint64_
         length -= status.length;
     }
     return 0;
+}
+
+int block_copy(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
+               uint32_t flags)
+{
+    bool read_failed;
+    return block_copy_sides(from, from_offset, to, to_offset, length, flags, &read_failed);
 }

@@ -23,6 +23,11 @@ struct edge *edge_attach(struct node *parent, const char *role, struct node *chi
                          struct error *err)
 {
     struct edge *edge = new (struct edge);
+    if (parent && !strcmp(role, "backing") && parent->driver->kind != DRIVER_FILTER) {
+        uint32_t parent_perm, parent_shared;
+        node_cumulative_perm(parent, &parent_perm, &parent_shared);
+        perm_for_backing(parent, NULL, parent_perm, &perm, &shared);
+    }
     edge->parent = parent;
     edge->child = child;
     edge->role = xstrdup(role);

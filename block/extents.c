@@ -131,11 +131,24 @@ static int look_through(struct node **node, uint64_t *offset, uint64_t *length)
     return 0;
 }
 
-static int chain_status(struct node *node, uint64_t offset, uint64_t length, uint32_t flags,
+static const struct node *skip_filters(const struct node *node)
+{
+    while (node && node->driver->kind == DRIVER_FILTER && node->file)
+        node = node->file->child;
+    return node;
+}
+
+/* Down to `base`, which itself is not looked at any more; NULL: the whole chain. */
+static int chain_status(struct node *node, const struct node *base, uint64_t offset, uint64_t length, uint32_t flags,
                         struct block_status *status)
 {
     *status = (struct block_status){.length = length};
+    base = skip_filters(base);
     while (true) {
+        if (base && skip_filters(node) == base) {
+            status->length = length;
+            return 0;
+        }
         int result = look_through(&node, &offset, &length);
         if (result >= 0) {
             node->in_flight++;
@@ -158,7 +171,8 @@ static int chain_status(struct node *node, uint64_t offset, uint64_t length, uin
     }
 }
 
-int block_status(struct edge *edge, uint64_t offset, uint64_t length, uint32_t flags, struct block_status *status)
+int block_status_above(struct edge *edge, const struct node *base, uint64_t offset, uint64_t length, uint32_t flags,
+                       struct block_status *status)
 {
     struct node *node = request_enter(edge);
     int result;
@@ -167,7 +181,12 @@ int block_status(struct edge *edge, uint64_t offset, uint64_t length, uint32_t f
     else if (!span_fits(offset, length, node->size))
         result = offset + length < offset ? -EINVAL : -EIO;
     else
-        result = chain_status(node, offset, length, flags, status);
+        result = chain_status(node, base, offset, length, flags, status);
     request_leave(node);
     return result;
+}
+
+int block_status(struct edge *edge, uint64_t offset, uint64_t length, uint32_t flags, struct block_status *status)
+{
+    return block_status_above(edge, NULL, offset, length, flags, status);
 }

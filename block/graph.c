@@ -261,13 +261,10 @@ static bool open_driver(struct node *node, struct error *err)
     return true;
 }
 
-struct node *graph_open(struct graph *graph, const struct blockdev_options *options, const struct open_context *context,
-                        struct error *err)
+static struct node *open_with(struct graph *graph, const struct block_driver *driver,
+                              const struct blockdev_options *options, const struct open_context *context,
+                              struct error *err)
 {
-    const char *driver_name = blockdev_driver_name(options->driver);
-    const struct block_driver *driver = graph_driver(graph, driver_name);
-    if (!driver)
-        return fail_null(err, ENOTSUP, "Driver '%s' is not part of this program", driver_name);
     if (options->node_name && !check_name(graph, options->node_name, err))
         return NULL;
     if (!check_depth(context->opener, err))
@@ -287,9 +284,33 @@ struct node *graph_open(struct graph *graph, const struct blockdev_options *opti
     return node;
 }
 
+struct node *graph_open(struct graph *graph, const struct blockdev_options *options, const struct open_context *context,
+                        struct error *err)
+{
+    const char *driver_name = blockdev_driver_name(options->driver);
+    const struct block_driver *driver = graph_driver(graph, driver_name);
+    if (!driver)
+        return fail_null(err, ENOTSUP, "Driver '%s' is not part of this program", driver_name);
+    return open_with(graph, driver, options, context, err);
+}
+
 struct node *node_open(struct graph *graph, const struct blockdev_options *options, struct error *err)
 {
     return graph_open(graph, options, &(struct open_context){0}, err);
+}
+
+/* Its options are those of a filter with nothing but a file: they serve as those of raw. */
+struct node *node_open_filter(const struct block_driver *driver, const char *name, struct node *below,
+                              struct error *err)
+{
+    auto_blockdev_options *options = blockdev_options_new();
+    options->driver = BLOCKDEV_DRIVER_RAW;
+    options->node_name = xstrdup(name);
+    options->discard = BLOCKDEV_DISCARD_OPTIONS_UNMAP;
+    options->u.raw.file = blockdev_ref_new();
+    options->u.raw.file->kind = BLOCKDEV_REF_KIND_REFERENCE;
+    options->u.raw.file->u.reference = xstrdup(below->name);
+    return open_with(below->graph, driver, options, &(struct open_context){0}, err);
 }
 
 struct node *graph_resolve(struct graph *graph, const struct blockdev_ref *ref, const struct open_context *context,

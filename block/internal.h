@@ -44,6 +44,13 @@ struct edge *graph_attach_child(struct node *parent, const char *role, struct no
 /* The generic options into the node's fields; refuses contradictions. */
 bool node_apply_options(struct node *node, const struct blockdev_options *options, struct error *err);
 
+/* perm.c ---------------------------------------------------------------------------------------------------------- */
+
+void perm_for_backing(const struct node *parent, const struct edge *edge, uint32_t perm, uint32_t *backing_perm,
+                      uint32_t *backing_shared);
+bool perm_check_parents(struct node *node, struct error *err);
+void perm_apply_below(struct node *node);
+
 /* name.c ---------------------------------------------------------------------------------------------------------- */
 
 /* The path that a name without options means; NULL and an error for an unknown protocol. */

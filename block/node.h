@@ -125,6 +125,9 @@ struct edge {
     struct node *parent; /* NULL: a root edge, used by an export, job or tool */
     char *role;          /* "file", "backing", "data-file"; for a root edge who uses it: "export 'disk0'" */
     uint32_t perm, shared;
+    /* Backing edge: writes to the child do not change what the parent shows, because a copy-before-write filter keeps
+     * the old content in the parent. So they are no conflict. */
+    bool guarded;
     struct list parent_link, child_link;
 
     /* Root edges may want to know. May be NULL. */
@@ -170,6 +173,12 @@ void graph_set_events(struct graph *graph, const struct graph_events *events);
  * cloned). The node comes with one reference for the caller. YIELDS. */
 struct node *node_open(struct graph *graph, const struct blockdev_options *options, struct error *err);
 
+/* Opens a filter that only programs put into a graph, by a driver that users cannot name, above `below`. What it needs
+ * beyond that, the caller sets up before it puts the filter into use with node_replace(). `name` NULL: one is made up.
+ * YIELDS. */
+struct node *node_open_filter(const struct block_driver *driver, const char *name, struct node *below,
+                              struct error *err);
+
 /* A driver opens or finds a child during its open(); perm/shared as the child role needs. NULL `ref` is an error of the
  * caller. YIELDS. On failure of the driver's open, the children are removed by the caller of open(). */
 struct edge *node_open_child(struct node *parent, const char *role, const struct blockdev_ref *ref, uint32_t perm,
@@ -198,6 +207,13 @@ void edge_detach(struct edge *edge); /* drops its reference. YIELDS */
 bool edge_set_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err);
 /* The union of what parents need / the intersection of what they share. */
 void node_cumulative_perm(const struct node *node, uint32_t *perm, uint32_t *shared);
+
+/* All parents of `from` use `to` instead, except those that lie below `to` (a filter that is put above `from` goes on
+ * using it). Drains both. Fails, without a change, when what the parents need is not to be had of `to`. YIELDS. */
+bool node_replace(struct node *from, struct node *to, struct error *err);
+/* Changes what a node has for its backing node; NULL: none. Drains it. On failure it is as it was. YIELDS. */
+bool node_set_backing(struct node *node, struct node *backing, struct error *err);
+bool node_is_below(const struct node *node, const struct node *wanted); /* `wanted` is node or one of its descendants */
 
 /* Drain --------------------------------------------------------------------------------------------------------------
  */

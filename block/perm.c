@@ -60,14 +60,75 @@ void node_cumulative_perm(const struct node *node, uint32_t *perm, uint32_t *sha
     }
 }
 
+/* What a format needs of its backing node follows from what its parents need of it: an overlay whose content nobody
+ * relies on (a job fills it, or it is not in use yet) does not mind changes below. */
+void perm_for_backing(const struct node *parent, const struct edge *edge, uint32_t perm, uint32_t *backing_perm,
+                      uint32_t *backing_shared)
+{
+    bool is_relied_on = perm & BLOCK_PERM_CONSISTENT_READ;
+    *backing_perm = perm & BLOCK_PERM_CONSISTENT_READ;
+    *backing_shared = BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE_UNCHANGED;
+    if (!is_relied_on || parent->force_share || (edge && edge->guarded))
+        *backing_shared = BLOCK_PERM_ALL;
+}
+
+static bool check_below(struct node *node, uint32_t perm, uint32_t shared, struct error *err)
+{
+    if (node->driver->check_perm && !node->driver->check_perm(node, perm, shared, err))
+        return false;
+    if (!node->backing || node->driver->kind == DRIVER_FILTER)
+        return true;
+    uint32_t backing_perm, backing_shared;
+    perm_for_backing(node, node->backing, perm, &backing_perm, &backing_shared);
+    return edge_check_perm(node->backing, backing_perm, backing_shared, err);
+}
+
+/* The parents' needs, as they are recorded, reach those below. */
+void perm_apply_below(struct node *node)
+{
+    uint32_t perm, shared;
+    node_cumulative_perm(node, &perm, &shared);
+    if (node->driver->set_perm)
+        node->driver->set_perm(node, perm, shared);
+    if (node->backing && node->driver->kind != DRIVER_FILTER) {
+        uint32_t backing_perm, backing_shared;
+        perm_for_backing(node, node->backing, perm, &backing_perm, &backing_shared);
+        edge_apply_perm(node->backing, backing_perm, backing_shared);
+    }
+}
+
+static bool check_writable(const struct edge *edge, uint32_t perm, struct error *err)
+{
+    const struct node *node = edge->child;
+    bool may_become_writable = node->auto_read_only && node->driver->check_perm;
+    if (!(perm & PERM_MODIFY) || !node->read_only || may_become_writable)
+        return true;
+    auto_free char *user = name_of(edge);
+    return fail(err, EACCES, "Block node '%s' is read-only, but %s needs to write", node->name, user);
+}
+
+/* With what its parents have recorded: for nodes whose parents have changed altogether. */
+bool perm_check_parents(struct node *node, struct error *err)
+{
+    uint32_t all_perm, all_shared;
+    const struct edge *edge, *other;
+    list_for_each (edge, &node->parents, child_link) {
+        if (!check_writable(edge, edge->perm, err))
+            return false;
+        list_for_each (other, &node->parents, child_link) {
+            if (other != edge && (edge->perm & ~other->shared))
+                return conflict(edge, other, edge->perm & ~other->shared, err);
+        }
+    }
+    node_cumulative_perm(node, &all_perm, &all_shared);
+    return check_below(node, all_perm, all_shared, err);
+}
+
 bool edge_check_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err)
 {
     struct node *node = edge->child;
-    bool may_become_writable = node->auto_read_only && node->driver->check_perm;
-    if ((perm & PERM_MODIFY) && node->read_only && !may_become_writable) {
-        auto_free char *user = name_of(edge);
-        return fail(err, EACCES, "Block node '%s' is read-only, but %s needs to write", node->name, user);
-    }
+    if (!check_writable(edge, perm, err))
+        return false;
     uint32_t all_perm = perm, all_shared = shared;
     const struct edge *other;
     list_for_each (other, &node->parents, child_link) {
@@ -84,22 +145,19 @@ bool edge_check_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct e
     uint32_t old_perm = edge->perm, old_shared = edge->shared;
     edge->perm |= perm;
     edge->shared &= shared;
-    if (!node->driver->check_perm || node->driver->check_perm(node, all_perm, all_shared, err))
+    if (check_below(node, all_perm, all_shared, err))
         return true;
     edge->perm = old_perm;
     edge->shared = old_shared;
+    perm_apply_below(node);
     return false;
 }
 
 void edge_apply_perm(struct edge *edge, uint32_t perm, uint32_t shared)
 {
-    struct node *node = edge->child;
     edge->perm = perm;
     edge->shared = shared;
-    uint32_t all_perm, all_shared;
-    node_cumulative_perm(node, &all_perm, &all_shared);
-    if (node->driver->set_perm)
-        node->driver->set_perm(node, all_perm, all_shared);
+    perm_apply_below(edge->child);
 }
 
 bool edge_set_perm(struct edge *edge, uint32_t perm, uint32_t shared, struct error *err)

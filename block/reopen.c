@@ -89,18 +89,6 @@ static bool check_file_option(const struct node *node, const struct blockdev_opt
     return true;
 }
 
-static bool is_below(const struct node *node, const struct node *wanted)
-{
-    if (node == wanted)
-        return true;
-    const struct edge *edge;
-    list_for_each (edge, &node->children, parent_link) {
-        if (is_below(edge->child, wanted))
-            return true;
-    }
-    return false;
-}
-
 static bool check_backing_option(struct change *change, struct error *err)
 {
     struct node *node = change->node;
@@ -118,7 +106,7 @@ static bool check_backing_option(struct change *change, struct error *err)
         wanted = graph_find(node->graph, ref->u.reference);
         if (!wanted)
             return fail(err, ENOENT, "Cannot find a node with node-name '%s'", ref->u.reference);
-        if (is_below(wanted, node))
+        if (node_is_below(wanted, node))
             return fail(err, ELOOP, "Making '%s' a backing child of '%s' would create a cycle", wanted->name,
                         node->name);
     }

@@ -40,11 +40,23 @@ enum block_status_flags {
 };
 int block_status(struct edge *edge, uint64_t offset, uint64_t length, uint32_t flags, struct block_status *status);
 
+/* The same for the layers above `base` (NULL: all of them): what none of them decides is not `allocated`. */
+int block_status_above(struct edge *edge, const struct node *base, uint64_t offset, uint64_t length, uint32_t flags,
+                       struct block_status *status);
+
+/* What the node takes from the layers between it and `base` (NULL: from all of its backing nodes) becomes its own;
+ * parts that read as zeroes and will do so without them are left out. Guests see no change, also when they write
+ * meanwhile. Needs the permission to write unchanged. *read_failed (may be NULL) tells what kind of error it was. */
+int block_pull(struct edge *edge, const struct node *base, uint64_t offset, uint64_t length, bool *read_failed);
+
 /* Copies between two nodes in the cheapest way that both sides offer: skips zeroes (zeroing the target unless it is
  * known to read zero), copy_file_range / reflink where both sides map to files, else buffers. See block/copy.c. */
 enum block_copy_flags { BLOCK_COPY_TARGET_IS_ZERO = 1 << 0, BLOCK_COPY_OFFLOAD = 1 << 1, BLOCK_COPY_COMPRESS = 1 << 2 };
 int block_copy(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
                uint32_t flags);
+/* The same; after an error, *read_failed tells on which side. */
+int block_copy_sides(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
+                     uint32_t flags, bool *read_failed);
 
 /* Aligned buffer good for direct I/O on the edge's child; NULL when out of memory; free() it. */
 void *block_alloc_buffer(struct edge *edge, size_t size);
