@@ -161,6 +161,11 @@ struct block_driver {
     bool (*open)(struct node *node, struct error *err);
     void (*close)(struct node *node); /* flushes metadata; children are still there */
 
+    /* Protocols: names that begin with one of these words and a colon are theirs (NULL-terminated; NULL: none). Such a
+     * name becomes options of the driver. */
+    const char *const *prefixes;
+    bool (*parse_name)(const char *name, struct blockdev_options *options, struct error *err);
+
     /* 0..100: how sure the driver is that an image beginning with these bytes is its format. */
     int (*probe)(const uint8_t *head, size_t size, const char *filename);
 

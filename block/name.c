@@ -50,6 +50,18 @@ char *name_to_path(const char *filename, struct error *err)
     return xstrdup(filename);
 }
 
+/* The protocol driver whose name this is by its prefix; NULL: it is a path, or nobody's. */
+static const struct block_driver *driver_of_name(const struct graph *graph, const char *filename)
+{
+    for (const struct block_driver *const *driver = graph_drivers(graph); *driver; driver++) {
+        for (const char *const *prefix = (*driver)->prefixes; prefix && *prefix; prefix++) {
+            if (has_protocol(filename, *prefix))
+                return *driver;
+        }
+    }
+    return NULL;
+}
+
 bool name_is_device(const struct graph *graph, const char *path)
 {
     struct stat st;
@@ -105,21 +117,33 @@ static void apply_top_mode(struct blockdev_options *options, const struct open_m
         options->node_name = xstrdup(mode->node_name);
 }
 
-static struct blockdev_options *protocol_options(struct graph *graph, const char *filename,
-                                                 const struct open_mode *mode, struct error *err)
+static bool file_options(struct graph *graph, const char *filename, const struct open_mode *mode,
+                         struct blockdev_options *options, struct error *err)
 {
-    auto_free char *path = name_to_path(filename, err);
+    char *path = name_to_path(filename, err);
     if (!path)
-        return NULL;
-    struct blockdev_options *options = blockdev_options_new();
+        return false;
     bool is_device = name_is_device(graph, path);
     options->driver = is_device ? BLOCKDEV_DRIVER_HOST_DEVICE : BLOCKDEV_DRIVER_FILE;
     struct blockdev_options_file *file = is_device ? &options->u.host_device : &options->u.file;
     file->locking = ON_OFF_AUTO_AUTO;
-    file->filename = TAKE(path);
+    file->filename = path;
     if (mode->aio) {
         file->has_aio = true;
         file->aio = (enum blockdev_aio_options)(mode->aio - 1);
+    }
+    return true;
+}
+
+static struct blockdev_options *protocol_options(struct graph *graph, const char *filename,
+                                                 const struct open_mode *mode, struct error *err)
+{
+    struct blockdev_options *options = blockdev_options_new();
+    const struct block_driver *driver = driver_of_name(graph, filename);
+    bool ok = driver ? driver->parse_name(filename, options, err) : file_options(graph, filename, mode, options, err);
+    if (!ok) {
+        blockdev_options_free(options);
+        return NULL;
     }
     apply_mode(options, mode);
     if (!options->has_discard) {

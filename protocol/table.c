@@ -3,5 +3,5 @@
 #include "protocol/table.h"
 
 const struct block_driver *const protocol_table[] = {
-    &file_driver, &host_device_driver, &null_co_driver, &null_aio_driver, NULL,
+    &file_driver, &host_device_driver, &nbd_driver, &null_co_driver, &null_aio_driver, NULL,
 };

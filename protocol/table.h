@@ -7,6 +7,6 @@
 
 extern const struct block_driver *const protocol_table[];
 
-extern const struct block_driver file_driver, host_device_driver, null_co_driver, null_aio_driver;
+extern const struct block_driver file_driver, host_device_driver, nbd_driver, null_co_driver, null_aio_driver;
 
 #endif
