@@ -33,7 +33,7 @@ static int measure_data(struct edge *source, uint64_t cluster_size, uint64_t *by
     *bytes = 0;
     for (uint64_t at = 0; at < size;) {
         struct block_status status;
-        int result = block_status(source, at, size - at, BLOCK_STATUS_PRECISE, &status);
+        int result = block_status(source, at, size - at, 0, &status);
         if (result < 0)
             return result;
         if (!status.zero) {

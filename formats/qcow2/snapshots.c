@@ -317,6 +317,11 @@ static int remove_locked(struct qcow2 *q, size_t index)
         snapshot_release(&removed);
     }
     disk_table_release(&l1);
+    /* What the guard knew as tables of this snapshot is free now, or the active table's alone. */
+    overlap_release(q);
+    overlap_build(q);
+    if (!result && q->overlap_types & OVERLAP_INACTIVE_L2 && !overlap_load_inactive(q, NULL))
+        result = -EIO;
     return result ? result : references_set_copied(q);
 }
 
