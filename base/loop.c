@@ -15,12 +15,14 @@
 #include "base/loop.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/cleanup.h"
 #include "base/loop_private.h"
 #include "base/pool.h"
 
@@ -67,6 +69,29 @@ static bool start(struct loop *loop, enum loop_backend backend, struct error *er
     abort();
 }
 
+/* The kernel says it as text, "xxxxxxxx-xxxx-...". Read at the start: later a sandbox may not let us. */
+static void read_boot_id(uint8_t id[LOOP_BOOT_ID_SIZE])
+{
+    char text[64] = "";
+    auto_close int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    unsigned digits = 0;
+    for (ssize_t i = 0; i < size && digits < 2 * LOOP_BOOT_ID_SIZE; i++) {
+        const char *at = text[i] ? strchr("0123456789abcdef", text[i]) : NULL;
+        if (at) {
+            id[digits / 2] = (uint8_t)(id[digits / 2] << 4 | (at - "0123456789abcdef"));
+            digits++;
+        }
+    }
+    if (digits < 2 * LOOP_BOOT_ID_SIZE)
+        memset(id, 0, LOOP_BOOT_ID_SIZE);
+}
+
+const uint8_t *loop_boot_id(const struct loop *loop)
+{
+    return loop->boot_id;
+}
+
 struct loop *loop_new(enum loop_backend backend, uint64_t seed, struct error *err)
 {
     struct loop *loop = new (struct loop);
@@ -76,6 +101,10 @@ struct loop *loop_new(enum loop_backend backend, uint64_t seed, struct error *er
     loop->use_ucontext = co_context_wants_ucontext();
     co_context_init_thread(&loop->context, loop->use_ucontext);
     loop->seed = seed;
+    if (backend == LOOP_SIMULATED)
+        loop->boot_id[0] = 1;
+    else
+        read_boot_id(loop->boot_id);
     loop->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (loop->wake_fd < 0) {
         fail_errno(err, errno, "event loop: eventfd");

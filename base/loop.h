@@ -56,6 +56,11 @@ uint64_t loop_now_ns(const struct loop *loop);
 /* Nanoseconds since 1970, for time stamps that people read; in simulation a function of virtual time. */
 uint64_t loop_wall_ns(const struct loop *loop);
 
+/* Names the present life of this machine: what the page cache held under one ID is still there under the same ID, also
+ * when the program that wrote it was killed. All zero: not known. In simulation a power cut begins a new life. */
+enum { LOOP_BOOT_ID_SIZE = 16 };
+const uint8_t *loop_boot_id(const struct loop *loop);
+
 /* The worker pool for slow pure work and blocking calls, made on first use, its size limited to the machine's
  * processors (at least 4). In simulation work runs at a simulated delay on the loop's own thread. */
 struct pool *loop_pool(struct loop *loop);

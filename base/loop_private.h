@@ -69,6 +69,7 @@ struct loop {
     struct aio *aio;
     struct sim *sim;
     struct loop_stats stats;
+    uint8_t boot_id[LOOP_BOOT_ID_SIZE];
     uint64_t direct_turn; /* the turn that `direct_count` is about */
     unsigned direct_count;
 

@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/endian.h"
+#include "base/loop_private.h"
 
 #define SECTOR 512u
 
@@ -231,6 +233,7 @@ void sim_crash(struct loop *loop, uint64_t seed)
     struct rng lot;
     rng_seed(&lot, seed);
     disk->power_cycle++;
+    store_le64(loop->boot_id, load_le64(loop->boot_id) + 1);
     struct sim_file *file;
     list_for_each_safe (file, &disk->files, link)
         file_crash(file, &lot);
@@ -260,6 +263,7 @@ void sim_cut_copy(struct loop *to, struct loop *from, enum sim_cut kind, uint64_
     struct sim_disk *disk = to->sim->disk;
     struct rng lot;
     rng_seed(&lot, seed);
+    store_le64(to->boot_id, load_le64(from->boot_id) + (kind == SIM_POWER_CUT));
     struct sim_file *file;
     while ((file = list_first(&disk->files, struct sim_file, link)))
         file_remove(file);
