@@ -3,6 +3,7 @@
  * Hostile guests at the registers of every device of the `virt` board. The input is a list of accesses, 12 bytes each:
  * where (a device and an offset), which size, read or write, and the value; some write guest memory, so that rings and
  * descriptors get contents. The devices must refuse or bear all of it.
+ *
  * links: emulator/hw
  */
 #include <stdint.h>

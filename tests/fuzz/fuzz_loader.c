@@ -2,6 +2,7 @@
 /*
  * Broken firmware, kernels and device trees. The input is the file. Whatever is accepted must lie inside of the guest's
  * memory, or be refused when it is written there.
+ *
  * links: emulator/hw
  */
 #include <stdint.h>

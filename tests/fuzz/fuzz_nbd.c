@@ -4,7 +4,9 @@
  * the greeting, into transmission, or into transmission with everything negotiated that there is. The second says
  * whether the rest is sent as it is, in pieces of changing size, or is a script of records: options and requests whose
  * frame is good and whose fields are anything, bytes, pauses. What comes back is thrown away. Then the client leaves,
- * and nothing may be left of it. links: nbd protocol
+ * and nothing may be left of it.
+ *
+ * links: nbd protocol
  */
 #include <stdint.h>
 #include <stdlib.h>

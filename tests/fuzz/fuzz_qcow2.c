@@ -4,8 +4,11 @@
  * (common/image.h): entries of its tables, refcounts, snapshots, bitmaps, header extensions, names. The image is
  * mapped, read, described, checked and converted read-only; then written to, snapshots are made, taken and removed,
  * options amended, and it is repaired, resized and closed. Whatever the image says: no crash, no endless loop, what was
- * converted reads as its source did, and what was repaired is clean. links: protocol formats formats/qcow2 parts:
- * common/image.c
+ * converted reads as its source did, and what was repaired is clean.
+ *
+ * links: protocol formats formats/qcow2
+ *
+ * parts: common/image.c
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -3,7 +3,9 @@
  * Any sequence of requests to a good image, against a plain array of bytes: writes (plain, durable, compressed),
  * zeroes, discards, reads, flushes, resizes, internal snapshots, checks and reopening, several at once where they do
  * not overlap, on raw and qcow2 images of many kinds. Whatever the order: what is read is what the array says, block
- * status agrees with the content, and the image is clean whenever it is closed. links: protocol formats formats/qcow2
+ * status agrees with the content, and the image is clean whenever it is closed.
+ *
+ * links: protocol formats formats/qcow2
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -4,7 +4,9 @@
  * and whose payload, flags and descriptors are anything; bytes written into the memory; whole virtio-blk requests put
  * into the ring with fields of the input's choice; kicks. The first byte says whether the harness first leads to a
  * running queue, with a split or a packed ring. The export must outlive it all, and let nothing of the front end
- * behind. links: vhost-user protocol
+ * behind.
+ *
+ * links: vhost-user protocol
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -3,6 +3,7 @@
  * Hostile virtio drivers. The input is the guest's memory, rings included, and a script of what both sides do: the
  * device pops, parses as virtio-blk, pushes in another order and asks whether to notify; the driver scribbles. Every
  * piece that the queue hands out must lie inside of the guest's memory (ASan guards its ends), and every loop must end.
+ *
  * links: virtio base
  */
 #include <errno.h>
