@@ -10,12 +10,17 @@
  * The low bits of `user_data` say what a completion belongs to: an operation, a watch, the eventfd by which other
  * threads wake us (a read of it is always queued), or nobody.
  *
+ * A client that sends its next request as soon as it has the last reply keeps one processor after the other asleep, and
+ * waking one costs more than serving the request. So after a number of short waits the loop first looks at shared
+ * memory for a while (no system call) before it sleeps; "short waits" below says when.
+ *
  * Watches are one-shot polls, queued again after the callback: that is level-triggered, and costs no system call of its
  * own. What the kernel may still mention lives in a small struct that outlives the owner's loop_watch.
  */
 #include "base/loop_uring.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -34,6 +39,9 @@ struct uring {
     struct list watches; /* of struct uring_watch: the rest */
     uint64_t eventfd_value;
     bool eventfd_queued;
+    bool may_spin; /* shared memory tells of completions that are to be fetched, and there is a second processor */
+    unsigned short_waits;       /* how usual they are of late, 0 to SHORT_WAITS_MAX */
+    uint64_t operations_before; /* the wait before this one */
 };
 
 struct uring_op {
@@ -60,8 +68,8 @@ static struct uring *uring_of(struct loop *loop)
 static int open_ring(struct uring *uring)
 {
     static const unsigned flags[] = {
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, /* 6.1 */
-        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,   /* 5.19 */
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG, /* 6.1 */
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,                               /* 5.19 */
         0,
     };
     int code = -ENOSYS;
@@ -87,6 +95,12 @@ static bool check_features(struct uring *uring, struct error *err)
     return uring->probe || fail(err, ENOSYS, "io_uring: the kernel does not tell its operations");
 }
 
+static int processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
 static bool uring_init(struct loop *loop, struct error *err)
 {
     struct uring *uring = new (struct uring);
@@ -103,6 +117,7 @@ static bool uring_init(struct loop *loop, struct error *err)
         return false;
     }
     io_uring_register_ring_fd(&uring->ring); /* saves a file look-up a call; older kernels just refuse */
+    uring->may_spin = uring->ring.flags & IORING_SETUP_TASKRUN_FLAG && processors() > 1;
     loop->backend_state = uring;
     return true;
 }
@@ -200,10 +215,8 @@ static void submit_only(struct loop *loop, struct uring *uring)
     io_uring_submit_and_get_events(&uring->ring);
 }
 
-static void submit_and_wait(struct loop *loop, struct uring *uring, int64_t timeout_ns)
+static void sleep_in_kernel(struct loop *loop, struct uring *uring, int64_t timeout_ns)
 {
-    if (io_uring_cq_ready(&uring->ring) && !io_uring_sq_ready(&uring->ring))
-        return;
     loop->stats.system_calls++;
     if (timeout_ns < 0) {
         io_uring_submit_and_wait(&uring->ring, 1);
@@ -212,6 +225,70 @@ static void submit_and_wait(struct loop *loop, struct uring *uring, int64_t time
     struct __kernel_timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     struct io_uring_cqe *cqe;
     io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &time, NULL);
+}
+
+/* --- short waits ---
+ *
+ * Only for the case that gains by it: one client, one request at a time. With more operations between two waits it is
+ * better to sleep, as more requests arrive meanwhile and are then served together. And only where the last waits were
+ * short: a client that thinks costs us nothing. Whoever else wants this processor gets it (sched_yield). */
+
+enum { SPIN_NS = 50000, SPIN_OPERATIONS = 4, SPIN_FROM = 4, SHORT_WAITS_MAX = 8, LOOKS = 16 };
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static bool has_news(struct uring *uring)
+{
+    return io_uring_cq_ready(&uring->ring) || IO_URING_READ_ONCE(*uring->ring.sq.kflags) & IORING_SQ_TASKRUN;
+}
+
+static bool spin(struct loop *loop, struct uring *uring, uint64_t until_ns)
+{
+    do {
+        for (int i = 0; i < LOOKS; i++) {
+            if (has_news(uring))
+                return true;
+            cpu_relax();
+        }
+        sched_yield();
+    } while (loop_now_ns(loop) < until_ns);
+    return false;
+}
+
+static bool is_lockstep(struct loop *loop, struct uring *uring)
+{
+    uint64_t operations = loop->stats.operations - uring->operations_before;
+    uring->operations_before = loop->stats.operations;
+    return uring->may_spin && operations && operations <= SPIN_OPERATIONS;
+}
+
+static void submit_and_wait(struct loop *loop, struct uring *uring, int64_t timeout_ns)
+{
+    if (io_uring_cq_ready(&uring->ring) && !io_uring_sq_ready(&uring->ring))
+        return;
+    bool has_work = io_uring_sq_ready(&uring->ring); /* part of which will be complete when the call returns */
+    if (has_work || (timeout_ns >= 0 && timeout_ns < SPIN_NS) || !is_lockstep(loop, uring)) {
+        sleep_in_kernel(loop, uring, timeout_ns);
+        return;
+    }
+    uint64_t start_ns = loop_now_ns(loop);
+    if (uring->short_waits >= SPIN_FROM && spin(loop, uring, start_ns + SPIN_NS)) {
+        loop->stats.system_calls++;
+        io_uring_get_events(&uring->ring);
+    } else {
+        sleep_in_kernel(loop, uring, timeout_ns);
+    }
+    if (loop_now_ns(loop) - start_ns > SPIN_NS)
+        uring->short_waits -= MIN(uring->short_waits, 2u);
+    else if (uring->short_waits < SHORT_WAITS_MAX)
+        uring->short_waits++;
 }
 
 /* --- watches --- */
