@@ -240,6 +240,9 @@ static int check_and_repair(struct check *check)
 {
     struct qcow2 *q = check->q;
     int result = check_count(check, true, true);
+    /* References that could not be read were not counted: a repair would free what they name. */
+    if (check->result->check_errors)
+        check->repair = 0;
     if (!result)
         result = check_compare(check);
     if (!result && check->must_rebuild && check->repair & CHECK_REPAIR_ERRORS)

@@ -33,6 +33,11 @@ static bool repair_dirty(struct qcow2 *q, struct error *err)
     int status = qcow2_check_state(q, CHECK_REPAIR_LEAKS | CHECK_REPAIR_ERRORS, &result, err);
     if (status < 0)
         return fail_errno(err, status, "cannot repair the refcounts of an image that was not closed properly");
+    if (result.check_errors)
+        return fail(err, EIO,
+                    "the image was not closed properly, and its refcounts cannot be made anew: reading its metadata "
+                    "failed in %" PRId64 " places",
+                    result.check_errors);
     if (result.corruptions)
         return fail(err, EIO,
                     "the image was not closed properly and has %" PRId64

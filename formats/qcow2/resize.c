@@ -148,14 +148,16 @@ static bool store_size(struct qcow2 *q, uint64_t size, struct error *err)
     return true;
 }
 
+/* The new size goes first: were entries dropped before, a crash between the two would leave the old size, and what the
+ * backing file has there would show again. Entries behind the end do no harm, and zero_gained() drops them. */
 static bool shrink(struct qcow2 *q, uint64_t size, struct error *err)
 {
     uint64_t begin = cluster_end(q, size), end = cluster_end(q, q->size);
+    if (!store_size(q, size, err))
+        return false;
     int result = begin < end ? qcow2_unmap_span(q, begin, end - begin, true, FREE_CUT) : 0;
     if (result)
         return fail_errno(err, result, "cannot free the clusters behind the new end");
-    if (!store_size(q, size, err))
-        return false;
     return !q->external_data || node_resize(q->data, size, PREALLOCATION_OFF, false, err);
 }
 
