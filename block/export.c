@@ -160,38 +160,41 @@ bool export_remove(struct export_set *set, const char *id, bool hard, struct err
     return true;
 }
 
-static struct block_export *first_of(struct export_set *set, const enum block_export_type *type)
+static struct block_export *first_matching(struct export_set *set,
+                                           bool (*matches)(const struct block_export *export, const void *user),
+                                           const void *user)
 {
     struct block_export *export;
     list_for_each (export, &set->exports, link) {
-        if (!type || export->driver->type == *type)
+        if (matches(export, user))
             return export;
     }
     return NULL;
 }
 
 /* All at the same time; also waits for those that were on their way out already. */
-static void close_matching(struct export_set *set, const enum block_export_type *type)
+void export_close_matching(struct export_set *set, bool (*matches)(const struct block_export *export, const void *user),
+                           const void *user)
 {
     struct block_export *export;
     list_for_each (export, &set->exports, link) {
-        if (!type || export->driver->type == *type)
+        if (matches(export, user))
             close_in_background(export);
     }
-    while (first_of(set, type))
+    while (first_matching(set, matches, user))
         co_queue_wait_uncancellable(&set->gone);
-    if (!type)
-        co_group_wait(&set->closers);
+}
+
+static bool is_any(const struct block_export *export, const void *user)
+{
+    (void)export, (void)user;
+    return true;
 }
 
 void export_close_all(struct export_set *set)
 {
-    close_matching(set, NULL);
-}
-
-void export_close_type(struct export_set *set, enum block_export_type type)
-{
-    close_matching(set, &type);
+    export_close_matching(set, is_any, NULL);
+    co_group_wait(&set->closers);
 }
 
 void export_close_soon(struct block_export *export)

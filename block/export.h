@@ -53,7 +53,8 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
  * tells. */
 bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err);
 void export_close_all(struct export_set *set);
-void export_close_type(struct export_set *set, enum block_export_type type);
+void export_close_matching(struct export_set *set, bool (*matches)(const struct block_export *export, const void *user),
+                           const void *user);
 struct block_export *export_find(const struct export_set *set, const char *id);
 struct block_export *export_next(const struct export_set *set, const struct block_export *after);
 

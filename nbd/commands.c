@@ -5,8 +5,6 @@
  */
 #include "nbd/internal.h"
 
-#include "base/endian.h"
-
 /* Reads of this size and more look for holes first: what is not stored is then not sent either. Smaller ones are not
  * worth the look. */
 enum { SPARSE_READ = 64 << 10, SPARSE_PIECES = 64 };
@@ -133,58 +131,6 @@ static int run_cache(struct nbd_request *request)
     return block_read(edge_of(request), request->offset, request->length, (struct buffers){0}, REQUEST_PREFETCH);
 }
 
-/* Block status
- * --------------------------------------------------------------------------------------------------------- */
-
-enum { STATUS_DESCRIPTORS = 4096, DESCRIPTOR_SIZE = 8 };
-
-static uint32_t allocation_flags(const struct block_status *status)
-{
-    return (status->data ? 0 : NBD_STATE_HOLE) | (status->zero ? NBD_STATE_ZERO : 0);
-}
-
-/* Fills descriptors (length, flags; big endian); equal neighbours are one. Returns how many, at least one, or -errno.
- */
-static int find_allocation(struct nbd_request *request, uint8_t *descriptors, unsigned limit)
-{
-    unsigned count = 0;
-    uint32_t last_flags = 0, last_length = 0;
-    for (uint64_t done = 0; done < request->length;) {
-        struct block_status status;
-        int error = block_status(edge_of(request), request->offset + done, request->length - done, BLOCK_STATUS_PRECISE,
-                                 &status);
-        if (error < 0)
-            return count ? (int)count : error;
-        uint32_t flags = allocation_flags(&status);
-        if (count && flags == last_flags) {
-            last_length += (uint32_t)status.length;
-        } else if (count == limit) {
-            break;
-        } else {
-            last_flags = flags;
-            last_length = (uint32_t)status.length;
-            count++;
-        }
-        store_be32(descriptors + (count - 1) * DESCRIPTOR_SIZE, last_length);
-        store_be32(descriptors + (count - 1) * DESCRIPTOR_SIZE + 4, last_flags);
-        done += status.length;
-    }
-    return (int)count;
-}
-
-static void run_block_status(struct nbd_request *request)
-{
-    unsigned limit = request->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : STATUS_DESCRIPTORS;
-    uint8_t *descriptors = nbd_reply_begin(request, 1, (size_t)limit * DESCRIPTOR_SIZE);
-    int count = descriptors ? find_allocation(request, descriptors, limit) : -ENOMEM;
-    if (count < 0) {
-        nbd_reply_error(request, count);
-        return;
-    }
-    nbd_reply_status_chunk(request, true, NBD_CONTEXT_ALLOCATION + 1, descriptors, (uint32_t)count * DESCRIPTOR_SIZE);
-    nbd_reply_send(request);
-}
-
 /* Dispatch
  * ------------------------------------------------------------------------------------------------------------- */
 
@@ -202,7 +148,7 @@ void nbd_request_run(void *arg)
     if (request->type == NBD_CMD_READ) {
         run_read(request);
     } else if (request->type == NBD_CMD_BLOCK_STATUS) {
-        run_block_status(request);
+        nbd_run_block_status(request);
     } else {
         int error = dataless[request->type](request);
         if (error < 0)

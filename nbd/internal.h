@@ -8,10 +8,12 @@
 #include "base/list.h"
 #include "base/loop.h"
 #include "base/stream.h"
+#include "base/vec.h"
 #include "block/node.h"
 #include "block/request.h"
 #include "nbd/protocol.h"
 #include "nbd/server.h"
+#include "objects/object.h"
 
 /* In-flight limits of one connection: what a client that sends without reading can make us hold. */
 enum { NBD_MAX_IN_FLIGHT = 256 };
@@ -29,6 +31,7 @@ struct nbd_server {
     struct loop *loop;
     struct listener *listener; /* NULL once closed */
     struct nbd_server_limits limits;
+    struct object *tls_creds, *tls_authz; /* held, or NULL: TLS is not offered, everybody who speaks it may come in */
     struct list exports;
     struct list connections;
     struct co_group group;          /* acceptor and connections */
@@ -43,10 +46,19 @@ struct nbd_export {
     bool writable, writethrough, closing;
     uint32_t connections; /* that have chosen this export */
     struct co_queue idle; /* woken when connections reaches 0 */
+    vec_of(nbd_contexts, struct nbd_context) contexts;
 };
 
-enum nbd_context { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_COUNT };
-extern const char *const nbd_context_names[NBD_CONTEXT_COUNT]; /* index + 1 is the id on the wire */
+/* What block status can tell about an export. The index in export->contexts + 1 is the id on the wire. */
+enum nbd_context_kind { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_DEPTH, NBD_CONTEXT_DIRTY };
+struct nbd_context {
+    enum nbd_context_kind kind;
+    char *name;                  /* "base:allocation" */
+    struct dirty_bitmap *bitmap; /* busy, and its node referenced, while the export lives */
+};
+
+/* Indexes of contexts; none twice. */
+vec_of(nbd_selection, uint32_t);
 
 struct nbd_connection {
     struct nbd_server *server;
@@ -54,8 +66,9 @@ struct nbd_connection {
     struct stream *stream;
     struct co *co;             /* the reader; cancelling it ends the connection */
     struct nbd_export *export; /* chosen in the handshake, or what the option at hand is about; counted in it */
-    bool fixed_newstyle, no_zeroes, structured;
-    uint32_t contexts; /* bit set of enum nbd_context, negotiated for context_export */
+    bool fixed_newstyle, no_zeroes, structured, has_tls;
+    bool extended;                 /* extended headers: `structured` is true then as well */
+    struct nbd_selection contexts; /* negotiated for context_export */
     struct nbd_export *context_export;
 
     /* Receiving: bytes [used, filled) of `buffer` are not parsed yet. */
@@ -80,16 +93,16 @@ struct nbd_request {
     struct list link; /* free_requests or ready */
     struct nbd_connection *connection;
     uint16_t flags, type;
-    uint64_t cookie, offset;
-    uint32_t length;
+    uint64_t cookie, offset, length;
     uint8_t *data;
     size_t data_capacity;
+    struct nbd_selection contexts; /* block status: those the client asks for in its payload; empty: all negotiated */
 
     /* The reply: pieces for one sendmsg. Small replies use the inline arrays. */
     struct iovec *reply;
     unsigned reply_count;
     struct iovec reply_inline[2];
-    uint8_t head[NBD_CHUNK_SIZE + 8];
+    uint8_t head[NBD_EXTENDED_CHUNK_SIZE + 8];
     void *reply_memory; /* longer replies: one allocation for pieces, heads and payload */
     uint8_t *next_head;
 };
@@ -105,6 +118,17 @@ void nbd_leave_export(struct nbd_connection *connection);
 /* transmission.c: serves requests until the client leaves or breaks the protocol. */
 void nbd_transmission(struct nbd_connection *connection);
 
+/* export.c: the server of an export of this type. */
+struct block_export;
+const struct nbd_server *nbd_export_server(const struct block_export *block_export);
+
+/* context.c: contexts of an export. */
+struct nbd_export_options;
+bool nbd_contexts_open(struct nbd_export *export, const struct nbd_export_options *options, struct error *err);
+void nbd_contexts_close(struct nbd_export *export); /* YIELDS */
+/* block_status.c */
+void nbd_run_block_status(struct nbd_request *request);
+
 /* commands.c: carries a request out and leaves its reply; one coroutine a request. */
 void nbd_request_run(void *request);
 
@@ -119,7 +143,8 @@ void *nbd_reply_begin(struct nbd_request *request, unsigned chunks, size_t paylo
 void nbd_reply_data_chunk(struct nbd_request *request, bool done, uint64_t offset, const void *data, uint32_t length);
 void nbd_reply_hole_chunk(struct nbd_request *request, bool done, uint64_t offset, uint32_t length);
 void nbd_reply_status_chunk(struct nbd_request *request, bool done, uint32_t context_id, const void *descriptors,
-                            uint32_t length);
+                            uint32_t count);
+enum { NBD_DESCRIPTOR = 8, NBD_EXTENDED_DESCRIPTOR = 16 }; /* bytes: length and flags */
 
 /* transmission.c: request memory. */
 void nbd_request_release(struct nbd_request *request);

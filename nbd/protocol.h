@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Numbers of the NBD protocol, from doc/proto.md of the NetworkBlockDevice project. Everything on the wire is big
- * endian.
+ * Numbers of the NBD protocol, from doc/proto.md of the NetworkBlockDevice project and its extension EXTENDED_HEADERS.
+ * Everything on the wire is big endian.
  */
 #ifndef NBD_PROTOCOL_H
 #define NBD_PROTOCOL_H
@@ -14,6 +14,8 @@
 #define NBD_REQUEST_MAGIC 0x25609513u
 #define NBD_SIMPLE_REPLY_MAGIC 0x67446698u
 #define NBD_STRUCTURED_REPLY_MAGIC 0x668e33efu
+#define NBD_EXTENDED_REQUEST_MAGIC 0x21e41c71u
+#define NBD_EXTENDED_REPLY_MAGIC 0x6e8a278cu
 
 #define NBD_DEFAULT_PORT "10809"
 
@@ -37,6 +39,7 @@ enum nbd_option {
     NBD_OPT_STRUCTURED_REPLY = 8,
     NBD_OPT_LIST_META_CONTEXT = 9,
     NBD_OPT_SET_META_CONTEXT = 10,
+    NBD_OPT_EXTENDED_HEADERS = 11,
 };
 
 #define NBD_REP_ERROR(number) (1u << 31 | (number))
@@ -49,8 +52,10 @@ enum nbd_option_reply {
 #define NBD_REP_ERR_UNSUP NBD_REP_ERROR(1)
 #define NBD_REP_ERR_POLICY NBD_REP_ERROR(2)
 #define NBD_REP_ERR_INVALID NBD_REP_ERROR(3)
+#define NBD_REP_ERR_TLS_REQD NBD_REP_ERROR(5)
 #define NBD_REP_ERR_UNKNOWN NBD_REP_ERROR(6)
 #define NBD_REP_ERR_TOO_BIG NBD_REP_ERROR(9)
+#define NBD_REP_ERR_EXT_HEADER_REQD NBD_REP_ERROR(10)
 
 enum nbd_info { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 
@@ -65,6 +70,7 @@ enum nbd_transmission_flag {
     NBD_FLAG_CAN_MULTI_CONN = 1 << 8,
     NBD_FLAG_SEND_CACHE = 1 << 10,
     NBD_FLAG_SEND_FAST_ZERO = 1 << 11,
+    NBD_FLAG_BLOCK_STATUS_PAYLOAD = 1 << 12,
 };
 
 enum nbd_command {
@@ -84,6 +90,7 @@ enum nbd_command_flag {
     NBD_CMD_FLAG_DF = 1 << 2,
     NBD_CMD_FLAG_REQ_ONE = 1 << 3,
     NBD_CMD_FLAG_FAST_ZERO = 1 << 4,
+    NBD_CMD_FLAG_PAYLOAD_LEN = 1 << 5,
 };
 
 enum nbd_chunk_flag { NBD_REPLY_FLAG_DONE = 1 << 0 };
@@ -91,6 +98,7 @@ enum nbd_chunk_flag { NBD_REPLY_FLAG_DONE = 1 << 0 };
 #define NBD_REPLY_TYPE_OFFSET_DATA 1u
 #define NBD_REPLY_TYPE_OFFSET_HOLE 2u
 #define NBD_REPLY_TYPE_BLOCK_STATUS 5u
+#define NBD_REPLY_TYPE_BLOCK_STATUS_EXT 6u
 #define NBD_REPLY_TYPE_ERROR (1u << 15 | 1u)
 
 enum nbd_error {
@@ -106,12 +114,16 @@ enum nbd_error {
 
 /* base:allocation */
 enum nbd_allocation { NBD_STATE_HOLE = 1 << 0, NBD_STATE_ZERO = 1 << 1 };
+/* qemu:dirty-bitmap:NAME */
+enum nbd_dirty { NBD_STATE_DIRTY = 1 << 0 };
 
 /* Sizes on the wire. */
 enum {
     NBD_REQUEST_SIZE = 28,
+    NBD_EXTENDED_REQUEST_SIZE = 32,
     NBD_SIMPLE_REPLY_SIZE = 16,
     NBD_CHUNK_SIZE = 20,
+    NBD_EXTENDED_CHUNK_SIZE = 32,
     NBD_OPTION_SIZE = 16,
     NBD_OPTION_REPLY_SIZE = 20,
 };

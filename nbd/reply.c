@@ -110,20 +110,30 @@ static size_t put_simple(uint8_t *head, const struct nbd_request *request, uint3
 static size_t put_chunk(uint8_t *head, const struct nbd_request *request, uint16_t flags, uint16_t type,
                         uint32_t length)
 {
-    store_be32(head, NBD_STRUCTURED_REPLY_MAGIC);
+    bool extended = request->connection->extended;
+    store_be32(head, extended ? NBD_EXTENDED_REPLY_MAGIC : NBD_STRUCTURED_REPLY_MAGIC);
     store_be16(head + 4, flags);
     store_be16(head + 6, type);
     store_be64(head + 8, request->cookie);
-    store_be32(head + 16, length);
-    return NBD_CHUNK_SIZE;
+    if (likely(!extended)) {
+        store_be32(head + 16, length);
+        return NBD_CHUNK_SIZE;
+    }
+    store_be64(head + 16, request->offset);
+    store_be64(head + 24, length);
+    return NBD_EXTENDED_CHUNK_SIZE;
 }
 
 void nbd_reply_done(struct nbd_request *request)
 {
     request->reply = request->reply_inline;
     request->reply_count = 1;
-    /* A simple reply is allowed for everything that returns no data, structured replies negotiated or not. */
-    request->reply[0] = (struct iovec){request->head, put_simple(request->head, request, 0)};
+    /* A simple reply is allowed for everything that returns no data, structured replies negotiated or not; only
+     * extended headers want their own. */
+    size_t size = request->connection->extended
+                      ? put_chunk(request->head, request, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0)
+                      : put_simple(request->head, request, 0);
+    request->reply[0] = (struct iovec){request->head, size};
     nbd_reply_send(request);
 }
 
@@ -148,7 +158,8 @@ void nbd_reply_data(struct nbd_request *request)
 {
     size_t size;
     if (request->connection->structured) {
-        size = put_chunk(request->head, request, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, 8 + request->length);
+        size = put_chunk(request->head, request, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA,
+                         8 + (uint32_t)request->length);
         store_be64(request->head + size, request->offset);
         size += 8;
     } else {
@@ -163,7 +174,7 @@ void nbd_reply_data(struct nbd_request *request)
 
 /* Longer replies live in one allocation: the pieces (two a chunk at most), a head for each chunk, and the caller's
  * payload. */
-enum { CHUNK_HEAD = NBD_CHUNK_SIZE + 12 };
+enum { CHUNK_HEAD = NBD_EXTENDED_CHUNK_SIZE + 12 };
 
 void *nbd_reply_begin(struct nbd_request *request, unsigned chunks, size_t payload)
 {
@@ -181,9 +192,9 @@ static uint8_t *add_head(struct nbd_request *request, unsigned type, bool done, 
 {
     uint8_t *head = request->next_head;
     request->next_head += CHUNK_HEAD;
-    put_chunk(head, request, done ? NBD_REPLY_FLAG_DONE : 0, (uint16_t)type, fixed + length);
-    request->reply[request->reply_count++] = (struct iovec){head, NBD_CHUNK_SIZE + fixed};
-    return head + NBD_CHUNK_SIZE;
+    size_t size = put_chunk(head, request, done ? NBD_REPLY_FLAG_DONE : 0, (uint16_t)type, fixed + length);
+    request->reply[request->reply_count++] = (struct iovec){head, size + fixed};
+    return head + size;
 }
 
 void nbd_reply_data_chunk(struct nbd_request *request, bool done, uint64_t offset, const void *data, uint32_t length)
@@ -200,8 +211,16 @@ void nbd_reply_hole_chunk(struct nbd_request *request, bool done, uint64_t offse
 }
 
 void nbd_reply_status_chunk(struct nbd_request *request, bool done, uint32_t context_id, const void *descriptors,
-                            uint32_t length)
+                            uint32_t count)
 {
-    store_be32(add_head(request, NBD_REPLY_TYPE_BLOCK_STATUS, done, 4, length), context_id);
+    uint32_t length = count * NBD_DESCRIPTOR;
+    if (request->connection->extended) {
+        length = count * NBD_EXTENDED_DESCRIPTOR;
+        uint8_t *fields = add_head(request, NBD_REPLY_TYPE_BLOCK_STATUS_EXT, done, 8, length);
+        store_be32(fields, context_id);
+        store_be32(fields + 4, count);
+    } else {
+        store_be32(add_head(request, NBD_REPLY_TYPE_BLOCK_STATUS, done, 4, length), context_id);
+    }
     request->reply[request->reply_count++] = (struct iovec){(void *)descriptors, length};
 }

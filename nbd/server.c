@@ -8,9 +8,12 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "crypto/tls_stream.h"
 
 /* A connection
  * ----------------------------------------------------------------------------------------------------------- */
+
+#define GOODBYE_NS 2000000000ull /* for telling a client that does not read any more that TLS ends */
 
 static void handshake_timeout(void *arg)
 {
@@ -34,7 +37,9 @@ static void connection_free(struct nbd_connection *connection)
     list_remove(&connection->link);
     stream_close(connection->stream);
     struct nbd_request *request;
+    vec_free(&connection->contexts);
     list_for_each_safe (request, &connection->free_requests, link) {
+        vec_free(&request->contexts);
         free(request->data);
         free(request);
     }
@@ -57,7 +62,12 @@ static void connection_run(void *arg)
     loop_timer_cancel(&deadline);
     if (agreed)
         nbd_transmission(connection);
-    trace(nbd_disconnect, "%s", connection->stream->peer);
+    if (connection->has_tls && connection->stream && !connection->broken) {
+        loop_timer_arm(server->loop, &deadline, loop_now_ns(server->loop) + GOODBYE_NS);
+        tls_goodbye(connection->stream);
+        loop_timer_cancel(&deadline);
+    }
+    trace(nbd_disconnect, "%s", connection->stream ? connection->stream->peer : "TLS handshake failed");
     connection_free(connection);
 }
 
@@ -127,6 +137,12 @@ struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address
     return server;
 }
 
+void nbd_server_set_tls(struct nbd_server *server, struct object *creds, struct object *authz)
+{
+    server->tls_creds = creds;
+    server->tls_authz = authz;
+}
+
 void nbd_server_serve(struct nbd_server *server, struct stream *stream)
 {
     co_semaphore_acquire(&server->free_slots);
@@ -135,7 +151,8 @@ void nbd_server_serve(struct nbd_server *server, struct stream *stream)
 
 static void disconnect(struct nbd_connection *connection)
 {
-    stream_shutdown(connection->stream);
+    if (connection->stream)
+        stream_shutdown(connection->stream);
     co_cancel(connection->co);
 }
 
@@ -144,11 +161,13 @@ void nbd_server_free(struct nbd_server *server)
     struct nbd_connection *connection;
     co_group_cancel(&server->group);
     list_for_each (connection, &server->connections, link)
-        stream_shutdown(connection->stream);
+        disconnect(connection);
     co_group_wait(&server->group);
     if (server->listener)
         listener_close(server->listener);
     assert(list_empty(&server->exports));
+    object_release(server->tls_creds);
+    object_release(server->tls_authz);
     free(server);
 }
 
@@ -172,11 +191,22 @@ uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct 
         NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_CACHE;
     if (connection->structured)
         flags |= NBD_FLAG_SEND_DF;
+    if (connection->extended && connection->contexts.count && connection->context_export == export)
+        flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
     if (export->writable)
         flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
     else
         flags |= NBD_FLAG_READ_ONLY;
     return flags;
+}
+
+static void export_free(struct nbd_export *export)
+{
+    nbd_contexts_close(export);
+    list_remove(&export->link);
+    free(export->name);
+    free(export->description);
+    free(export);
 }
 
 struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
@@ -198,6 +228,11 @@ struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_ex
     export->writethrough = options->writethrough;
     export->edge = edge;
     co_queue_init(&export->idle);
+    if (!nbd_contexts_open(export, options, err)) {
+        fail_prefix(err, "NBD export '%s': ", options->name);
+        export_free(export);
+        return NULL;
+    }
     list_append(&server->exports, &export->link);
     return export;
 }
@@ -219,8 +254,5 @@ void nbd_export_free(struct nbd_export *export)
     }
     while (export->connections)
         co_queue_wait_uncancellable(&export->idle);
-    list_remove(&export->link);
-    free(export->name);
-    free(export->description);
-    free(export);
+    export_free(export);
 }

@@ -19,6 +19,7 @@
 struct edge;
 struct export_driver;
 struct loop;
+struct object;
 struct nbd_server;
 struct nbd_export;
 
@@ -29,6 +30,9 @@ struct nbd_server_limits {
 
 struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address *address,
                                   const struct nbd_server_limits *limits, struct error *err);
+/* Clients must use TLS with these credentials (tls_creds_hold()), and those that are who `authz` (authz_hold(); NULL:
+ * anybody who passes the handshake) lets in are served. Takes both holds over. To be called before anybody connects. */
+void nbd_server_set_tls(struct nbd_server *server, struct object *creds, struct object *authz);
 /* Serves a stream that somebody else connected (tests, simulation); takes it over. */
 void nbd_server_serve(struct nbd_server *server, struct stream *stream);
 /* Stops listening, disconnects every client and waits for them. The exports must be closed by their owners. YIELDS. */
@@ -38,7 +42,15 @@ struct nbd_export_options {
     const char *name;        /* "" is the default export */
     const char *description; /* may be NULL */
     bool writable;
-    bool writethrough; /* every write is durable before it is answered */
+    bool writethrough;                       /* every write is durable before it is answered */
+    bool allocation_depth;                   /* offers the context qemu:allocation-depth */
+    const struct nbd_bitmap_option *bitmaps; /* offers a context qemu:dirty-bitmap:NAME for each */
+    size_t n_bitmaps;
+};
+
+struct nbd_bitmap_option {
+    const char *node; /* NULL: the exported node, or one below it that it is based on */
+    const char *name;
 };
 
 /* `edge` (readable, writable when the export is) stays the caller's and must outlive the export. Fails when the name is
@@ -49,8 +61,7 @@ uint32_t nbd_export_connections(const struct nbd_export *export);
 /* Disconnects its clients and waits for their requests. YIELDS. */
 void nbd_export_free(struct nbd_export *export);
 
-/* The export type `nbd` (block/export.h). Its server is a `struct nbd_server *` variable of the program's: NULL while
- * none runs. */
+/* The export type `nbd` (block/export.h). Its server is the program's `struct nbd_servers` (nbd/servers.h). */
 extern const struct export_driver nbd_export_driver;
 
 #endif

@@ -39,7 +39,7 @@ static struct nbd_request *request_new(struct nbd_connection *connection)
 
 /* Makes the data buffer at least `length` bytes; waits while too many bytes are in flight. false: no memory or
  * disconnected. */
-static bool request_reserve(struct nbd_request *request, uint32_t length)
+static bool request_reserve(struct nbd_request *request, uint64_t length)
 {
     struct nbd_connection *connection = request->connection;
     while (connection->in_flight_bytes && connection->in_flight_bytes + length > NBD_MAX_IN_FLIGHT_BYTES &&
@@ -68,6 +68,7 @@ void nbd_request_release(struct nbd_request *request)
         free(request->reply_memory);
         request->reply_memory = NULL;
     }
+    vec_clear(&request->contexts);
     if (request->data_capacity > NBD_KEPT_BUFFER || connection->kept_bytes + request->data_capacity > NBD_KEPT_BYTES) {
         free(request->data);
         request->data = NULL;
@@ -155,7 +156,7 @@ static const struct {
     [NBD_CMD_CACHE] = {"cache", NBD_CMD_FLAG_FUA, false, true},
     [NBD_CMD_WRITE_ZEROES] = {"write zeroes", NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true,
                               true},
-    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE, false, true},
+    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE, false, true}, /* and a payload, if extended */
 };
 
 /* 0, or the -errno that answers the request. */
@@ -176,23 +177,78 @@ static int check_request(const struct nbd_connection *connection, const struct n
         return -EINVAL; /* the protocol leaves it open; an empty read is a client's mistake */
     if (command_table[request->type].spans && !span_fits(request->offset, request->length, export->edge->child->size))
         return request->type == NBD_CMD_WRITE || request->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
-    if (request->type == NBD_CMD_BLOCK_STATUS && !connection->contexts)
+    if (request->type == NBD_CMD_BLOCK_STATUS && !connection->contexts.count)
         return -EINVAL;
     return 0;
+}
+
+/* Payloads of extended requests
+ * ---------------------------------------------------------------------------------------- */
+
+/* Which contexts a block status asks for: the effect length, then their ids. What makes no sense is read all the same,
+ * so that we stay in step. false: the connection has ended. */
+static bool receive_contexts(struct nbd_connection *connection, struct nbd_request *request, uint64_t size, int *error)
+{
+    uint8_t word[8];
+    uint64_t ids = (size - 8) / 4;
+    if (size < 8 || (size - 8) % 4 || !ids || ids > connection->contexts.count) {
+        *error = -EINVAL;
+        return receive_payload(connection, NULL, size);
+    }
+    if (!receive_payload(connection, word, 8))
+        return false;
+    request->length = load_be64(word);
+    for (uint64_t i = 0; i < ids; i++) {
+        if (!receive_payload(connection, word, 4))
+            return false;
+        uint32_t index = load_be32(word) - 1;
+        bool negotiated = false, again = false;
+        for (size_t c = 0; c < connection->contexts.count; c++)
+            negotiated = negotiated || connection->contexts.items[c] == index;
+        for (size_t c = 0; c < request->contexts.count; c++)
+            again = again || request->contexts.items[c] == index;
+        if (!negotiated || again)
+            *error = -EINVAL;
+        else
+            vec_push(&request->contexts, index);
+    }
+    return true;
+}
+
+/* Makes of an extended request what it would be as a compact one. Writes must say that a payload follows, block status
+ * may have one, nothing else has. false: the connection has ended. */
+static bool take_payload_flag(struct nbd_connection *connection, struct nbd_request *request, int *error)
+{
+    bool has_payload = request->flags & NBD_CMD_FLAG_PAYLOAD_LEN;
+    request->flags &= (uint16_t)~NBD_CMD_FLAG_PAYLOAD_LEN;
+    if (request->type == NBD_CMD_WRITE) {
+        if (!has_payload)
+            *error = -EINVAL;
+        return !has_payload || request->length <= NBD_MAX_PAYLOAD;
+    }
+    if (!has_payload)
+        return true;
+    if (request->length > NBD_MAX_PAYLOAD)
+        return false;
+    if (request->type == NBD_CMD_BLOCK_STATUS)
+        return receive_contexts(connection, request, request->length, error);
+    *error = -EINVAL;
+    return receive_payload(connection, NULL, request->length);
 }
 
 /* One request. false ends the connection: the client left, broke the framing, or asked for it. */
 static bool next_request(struct nbd_connection *connection)
 {
-    if (!fill(connection, NBD_REQUEST_SIZE))
+    size_t head_size = likely(!connection->extended) ? NBD_REQUEST_SIZE : NBD_EXTENDED_REQUEST_SIZE;
+    if (!fill(connection, head_size))
         return false;
     const uint8_t *wire = connection->buffer + connection->used;
-    if (load_be32(wire) != NBD_REQUEST_MAGIC)
+    if (load_be32(wire) != (likely(!connection->extended) ? NBD_REQUEST_MAGIC : NBD_EXTENDED_REQUEST_MAGIC))
         return false;
     uint16_t flags = load_be16(wire + 4), type = load_be16(wire + 6);
     uint64_t cookie = load_be64(wire + 8), offset = load_be64(wire + 16);
-    uint32_t length = load_be32(wire + 24);
-    connection->used += NBD_REQUEST_SIZE;
+    uint64_t length = likely(!connection->extended) ? load_be32(wire + 24) : load_be64(wire + 24);
+    connection->used += head_size;
     if (type == NBD_CMD_DISC)
         return false;
 
@@ -204,17 +260,28 @@ static bool next_request(struct nbd_connection *connection)
     request->cookie = cookie;
     request->offset = offset;
     request->length = length;
-    trace(nbd_request, "%s: %s flags %#x offset %" PRIu64 " length %u", connection->stream->peer,
+    trace(nbd_request, "%s: %s flags %#x offset %" PRIu64 " length %" PRIu64, connection->stream->peer,
           type < ARRAY_SIZE(command_table) ? command_table[type].name : "?", flags, offset, length);
 
-    int error = check_request(connection, request);
+    int error = 0;
+    bool has_payload = type == NBD_CMD_WRITE;
+    if (unlikely(connection->extended)) {
+        has_payload = has_payload && flags & NBD_CMD_FLAG_PAYLOAD_LEN;
+        if (!take_payload_flag(connection, request, &error)) {
+            request->length = 0; /* nothing was reserved */
+            nbd_request_release(request);
+            return false;
+        }
+    }
+    if (!error)
+        error = check_request(connection, request);
     bool has_data = type == NBD_CMD_READ || type == NBD_CMD_WRITE;
     if (has_data && (error || !request_reserve(request, length))) {
         if (!error)
             error = -ENOMEM;
         request->length = 0; /* nothing was reserved */
     }
-    if (type == NBD_CMD_WRITE && !receive_payload(connection, error ? NULL : request->data, length)) {
+    if (has_payload && !receive_payload(connection, error ? NULL : request->data, length)) {
         nbd_request_release(request);
         return false;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The storage daemon's state: one graph, its exports, one NBD server, the monitors. The QMP handlers in this folder
+ * The storage daemon's state: one graph, its exports, NBD servers, the monitors. The QMP handlers in this folder
  * find it as their context's `app`.
  */
 #ifndef STORAGE_DAEMON_DAEMON_H
@@ -20,8 +20,7 @@ struct daemon {
     struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
     struct export_set *exports;
     struct job_set *jobs;
-    struct nbd_server *nbd; /* NULL: not running */
-    bool nbd_changing;      /* it is being started, or its clients are being disconnected: its address is taken */
+    struct nbd_servers *nbd_servers;
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */
@@ -58,10 +57,5 @@ extern const struct object_kind *const daemon_object_kinds[];
 /* qmp_jobs.c: the jobs of the daemon, whose events go to its monitors. */
 struct job_set;
 struct job_set *daemon_new_jobs(struct daemon *daemon);
-
-struct stream_address;
-bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,
-                      uint32_t handshake_seconds, struct error *err);
-void daemon_stop_nbd(struct daemon *daemon);
 
 #endif

@@ -13,7 +13,7 @@
 #include "base/trace.h"
 #include "block/export.h"
 #include "block/node.h"
-#include "nbd/server.h"
+#include "nbd/servers.h"
 #include "objects/object.h"
 #include "qmp/schema/address.h"
 #include "qmp/schema/keyval.h"
@@ -69,8 +69,14 @@ static bool run_nbd_server(struct daemon *daemon, void *value, struct error *err
 {
     const struct nbd_server_options *options = value;
     struct stream_address address;
+    const struct nbd_server_description description = {
+        .id = options->id,
+        .address = &address,
+        .limits = {.max_connections = options->max_connections, .handshake_seconds = options->handshake_max_seconds},
+        .tls_creds = options->tls_creds,
+        .tls_authz = options->tls_authz};
     return stream_address_from_schema(options->addr, &address, err) &&
-           daemon_start_nbd(daemon, &address, options->max_connections, options->handshake_max_seconds, err);
+           nbd_servers_start(daemon->nbd_servers, &description, err);
 }
 
 static const struct option_type option_types[] = {
@@ -83,7 +89,7 @@ static const struct option_type option_types[] = {
      0, &block_export_options_type, "type", &block_export_type_type, run_export},
     {"monitor", "[chardev=]ID[,mode=control][,pretty=on]", "offer QMP on a character device", 0, &monitor_options_type,
      "chardev", NULL, run_monitor},
-    {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start the NBD server for exports of type nbd", 0,
+    {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start an NBD server for exports of type nbd", 0,
      &nbd_server_options_type, NULL, NULL, run_nbd_server},
     {"object", "TYPE,id=ID[,...]", "make an object; 'help' lists types, 'TYPE,help' one's properties", 0,
      &object_options_type, "qom-type", &object_type_type, run_object},

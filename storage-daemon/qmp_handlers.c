@@ -4,7 +4,6 @@
 #include "block/export.h"
 #include "block/node.h"
 #include "block/query.h"
-#include "qmp/schema/address.h"
 #include "qmp/schema/commands.h"
 #include "storage-daemon/daemon.h"
 
@@ -56,22 +55,6 @@ bool qmp_query_named_block_nodes(struct qmp_context *context, struct q_query_nam
 }
 
 /* Exports -------------------------------------------------------------------------------------------------------- */
-
-bool qmp_nbd_server_start(struct qmp_context *context, struct q_nbd_server_start_arg *arg, struct error *err)
-{
-    struct stream_address address;
-    return stream_address_from_legacy(arg->addr, &address, err) &&
-           daemon_start_nbd(context->app, &address, arg->max_connections, arg->handshake_max_seconds, err);
-}
-
-bool qmp_nbd_server_stop(struct qmp_context *context, struct error *err)
-{
-    struct daemon *daemon = context->app;
-    if (!daemon->nbd)
-        return fail(err, ENOTCONN, "NBD server not running");
-    daemon_stop_nbd(daemon);
-    return true;
-}
 
 bool qmp_block_export_add(struct qmp_context *context, struct block_export_options *arg, struct error *err)
 {

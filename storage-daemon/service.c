@@ -9,7 +9,7 @@
 #include "block/node.h"
 #include "crypto/objects.h"
 #include "formats/table.h"
-#include "nbd/server.h"
+#include "nbd/servers.h"
 #include "protocol/table.h"
 #include "qmp/schema/commands.h"
 #include "qmp/schema/events.h"
@@ -58,35 +58,10 @@ void daemon_open(struct daemon *daemon)
     daemon->jobs = daemon_new_jobs(daemon);
     qmp_server_add_module(daemon->qmp, &qmp_module_qom);
     qmp_server_on_quit(daemon->qmp, daemon_quit);
-    daemon->export_types[0] = (struct export_type){&nbd_export_driver, &daemon->nbd};
+    daemon->nbd_servers = nbd_servers_new(daemon->loop, daemon->objects);
+    daemon->export_types[0] = (struct export_type){&nbd_export_driver, daemon->nbd_servers};
     daemon->export_types[1] = (struct export_type){&vhost_user_blk_export_driver, NULL};
     daemon->exports = export_set_new(daemon->graph, daemon->export_types, on_export_deleted, daemon);
-}
-
-bool daemon_start_nbd(struct daemon *daemon, const struct stream_address *address, uint32_t max_connections,
-                      uint32_t handshake_seconds, struct error *err)
-{
-    if (daemon->nbd)
-        return fail(err, EBUSY, "NBD server already running");
-    if (daemon->nbd_changing)
-        return fail(err, EBUSY, "NBD server is being started or stopped by another command");
-    const struct nbd_server_limits limits = {.max_connections = max_connections,
-                                             .handshake_seconds = handshake_seconds};
-    daemon->nbd_changing = true; /* looking up a host's address yields */
-    daemon->nbd = nbd_server_new(daemon->loop, address, &limits, err);
-    daemon->nbd_changing = false;
-    return daemon->nbd != NULL;
-}
-
-void daemon_stop_nbd(struct daemon *daemon)
-{
-    if (!daemon->nbd)
-        return;
-    struct nbd_server *server = TAKE(daemon->nbd); /* no new export from here on */
-    daemon->nbd_changing = true;
-    export_close_type(daemon->exports, BLOCK_EXPORT_TYPE_NBD);
-    nbd_server_free(server);
-    daemon->nbd_changing = false;
 }
 
 /* Nodes made by the monitor may stand on each other: those without parents go first, until none is left. */
@@ -107,7 +82,7 @@ static void delete_all_nodes(struct graph *graph)
 static void take_down(struct daemon *daemon)
 {
     job_set_cancel_all(daemon->jobs);
-    daemon_stop_nbd(daemon);
+    nbd_servers_stop_all(daemon->nbd_servers, daemon->exports);
     export_close_all(daemon->exports);
     delete_all_nodes(daemon->graph);
 }
@@ -123,5 +98,6 @@ void daemon_close(struct daemon *daemon)
     export_set_free(daemon->exports);
     job_set_free(daemon->jobs);
     graph_free(daemon->graph);
+    nbd_servers_free(daemon->nbd_servers);
     object_set_free(daemon->objects);
 }

@@ -156,8 +156,8 @@ WORLD_TEST(contexts_of_another_export)
 static void unknown_options(struct world *world)
 {
     struct stream *client = greet(world, FIXED);
-    assert_int_equal(ask(client, NBD_OPT_STARTTLS, NULL, 0, NULL), NBD_REP_ERR_UNSUP);
-    assert_int_equal(ask(client, 11, NULL, 0, NULL), NBD_REP_ERR_UNSUP); /* extended headers */
+    assert_int_equal(ask(client, NBD_OPT_STARTTLS, NULL, 0, NULL), NBD_REP_ERR_POLICY);
+    assert_int_equal(ask(client, 12, NULL, 0, NULL), NBD_REP_ERR_UNSUP);
     assert_int_equal(ask(client, 0, NULL, 0, NULL), NBD_REP_ERR_UNSUP);
     assert_int_equal(ask(client, 0xffffffff, "data", 4, NULL), NBD_REP_ERR_UNSUP);
     /* A long option is skipped, and the negotiation stays in step. */
