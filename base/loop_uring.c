@@ -10,6 +10,10 @@
  * The low bits of `user_data` say what a completion belongs to: an operation, a watch, the eventfd by which other
  * threads wake us (a read of it is always queued), or nobody.
  *
+ * The ring accepts the operations that we use and no others: no filter of system calls sees what a ring does, so a
+ * process that somebody has taken over could otherwise open files and sockets by way of it. Whoever uses a new
+ * operation adds it to `operations`.
+ *
  * A client that sends its next request as soon as it has the last reply keeps one processor after the other asleep, and
  * waking one costs more than serving the request. So after a number of short waits the loop first looks at shared
  * memory for a while (no system call) before it sleeps; "short waits" below says when.
@@ -72,10 +76,10 @@ static int open_ring(struct uring *uring)
         IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,                               /* 5.19 */
         0,
     };
+    const unsigned always = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED;
     int code = -ENOSYS;
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
-        struct io_uring_params params = {.flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
-                                         .cq_entries = COMPLETION_ENTRIES};
+        struct io_uring_params params = {.flags = flags[i] | always, .cq_entries = COMPLETION_ENTRIES};
         code = io_uring_queue_init_params(SUBMISSION_ENTRIES, &uring->ring, &params);
         if (code != -EINVAL)
             break;
@@ -91,8 +95,29 @@ static bool check_features(struct uring *uring, struct error *err)
     if ((uring->ring.features & needed) != needed)
         return fail(err, ENOSYS,
                     "io_uring: this kernel's version lacks features that are needed (Linux 5.11 has them)");
+    io_uring_register_ring_fd(&uring->ring); /* saves a file look-up a call; older kernels just refuse */
     uring->probe = io_uring_get_probe_ring(&uring->ring);
     return uring->probe || fail(err, ENOSYS, "io_uring: the kernel does not tell its operations");
+}
+
+/* Until it is enabled a ring takes restrictions; from then on they are for ever. */
+static int restrict_and_enable(struct uring *uring)
+{
+    static const uint8_t operations[] = {
+        IORING_OP_NOP,   IORING_OP_READ,     IORING_OP_READV,        IORING_OP_WRITE, IORING_OP_WRITEV,
+        IORING_OP_FSYNC, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,  IORING_OP_RECV,  IORING_OP_RECVMSG,
+        IORING_OP_SEND,  IORING_OP_SENDMSG,  IORING_OP_ASYNC_CANCEL,
+    };
+    struct io_uring_restriction restrictions[ARRAY_SIZE(operations) + 1] = {
+        {.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+         .sqe_flags = IOSQE_IO_LINK | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(operations); i++)
+        restrictions[i + 1] =
+            (struct io_uring_restriction){.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = operations[i]};
+    int code =
+        io_uring_register(uring->ring.ring_fd, IORING_REGISTER_RESTRICTIONS, restrictions, ARRAY_SIZE(restrictions));
+    return code ? code : io_uring_register(uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
 static int processors(void)
@@ -116,7 +141,13 @@ static bool uring_init(struct loop *loop, struct error *err)
         free(uring);
         return false;
     }
-    io_uring_register_ring_fd(&uring->ring); /* saves a file look-up a call; older kernels just refuse */
+    code = restrict_and_enable(uring);
+    if (code < 0) {
+        io_uring_queue_exit(&uring->ring);
+        io_uring_free_probe(uring->probe);
+        free(uring);
+        return fail_errno(err, code, "io_uring cannot be restricted to what is needed");
+    }
     uring->may_spin = uring->ring.flags & IORING_SETUP_TASKRUN_FLAG && processors() > 1;
     loop->backend_state = uring;
     return true;
