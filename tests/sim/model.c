@@ -36,12 +36,15 @@ struct model {
     struct sector *sectors;
     struct size_version sizes[VERSIONS_MAX];
     unsigned size_count;
+    uint64_t resize_start; /* of the resize under way: everything behind it changes */
+    bool any_size_between;
 };
 
-struct model *model_new(uint64_t size, uint64_t max_size)
+struct model *model_new(uint64_t size, uint64_t max_size, bool any_size_between)
 {
     struct model *model = new (struct model);
     model->max_size = max_size;
+    model->any_size_between = any_size_between;
     model->sectors = xcalloc(max_size / SECTOR, sizeof *model->sectors);
     for (uint64_t s = 0; s < max_size / SECTOR; s++)
         model->sectors[s].count = 1; /* zeroes, sure, answered before everything */
@@ -236,23 +239,26 @@ void model_end_flush(struct model *model, uint64_t flush)
     }
 }
 
-/* --- sizes --- */
-
-static uint64_t resize_start(const struct model *model)
+void model_break_promises(struct model *model)
 {
-    uint64_t start = model->sizes[model->size_count - 1].size;
-    for (unsigned i = 0; i < model->size_count; i++)
-        start = MIN(start, model->sizes[i].size);
-    return start;
+    for (uint64_t s = 0; s < model->max_size / SECTOR; s++) {
+        for (unsigned i = 1; i < model->sectors[s].count; i++)
+            model->sectors[s].versions[i].state = VERSION_MAYBE;
+    }
+    for (unsigned i = 1; i < model->size_count; i++)
+        model->sizes[i].state = VERSION_MAYBE;
 }
+
+/* --- sizes --- */
 
 bool model_begin_resize(struct model *model, uint64_t size)
 {
-    uint64_t start = MIN(resize_start(model), size);
+    uint64_t start = MIN(model_size(model), size);
     assert(size <= model->max_size && size % SECTOR == 0);
     if (model->size_count > VERSIONS_MAX - ROOM || !model_begin_change(model, start, model->max_size - start, 0))
         return false;
     model->sizes[model->size_count++] = (struct size_version){.size = size, .state = VERSION_PENDING};
+    model->resize_start = start;
     return true;
 }
 
@@ -260,7 +266,7 @@ void model_end_resize(struct model *model, enum model_outcome outcome)
 {
     struct size_version *last = &model->sizes[model->size_count - 1];
     assert(last->state == VERSION_PENDING);
-    model_end_change(model, resize_start(model), model->max_size - resize_start(model), outcome);
+    model_end_change(model, model->resize_start, model->max_size - model->resize_start, outcome);
     last->answered = model->answers;
     last->state = outcome == MODEL_DONE || outcome == MODEL_DURABLE ? VERSION_SURE : VERSION_MAYBE;
     if (outcome == MODEL_DURABLE) {
@@ -273,11 +279,14 @@ void model_end_resize(struct model *model, enum model_outcome outcome)
 
 bool model_size_is_possible(const struct model *model, uint64_t size)
 {
+    uint64_t low = UINT64_MAX, high = 0;
     for (unsigned i = 0; i < model->size_count; i++) {
         if (model->sizes[i].size == size)
             return true;
+        low = MIN(low, model->sizes[i].size);
+        high = MAX(high, model->sizes[i].size);
     }
-    return false;
+    return model->any_size_between && low < size && size < high;
 }
 
 static bool may_hold(const struct sector *sector, uint32_t stamp)

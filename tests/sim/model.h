@@ -27,8 +27,10 @@
 
 struct model;
 
-/* A disk of `size` bytes that reads as zeroes, and may become as large as `max_size`. */
-struct model *model_new(uint64_t size, uint64_t max_size);
+/* A disk of `size` bytes that reads as zeroes, and may become as large as `max_size`. any_size_between: a cut in the
+ * middle of a resize may leave every size between the old and the new one, because writes behind the old end are there
+ * and the change of size is not (plain files). */
+struct model *model_new(uint64_t size, uint64_t max_size, bool any_size_between);
 void model_free(struct model *model);
 
 uint64_t model_size(const struct model *model); /* bytes that exist for certain, whatever resize is under way */
@@ -56,6 +58,9 @@ uint64_t model_end_read(struct model *model, uint64_t offset, uint64_t length, c
 /* Flushes may overlap anything. */
 uint64_t model_begin_flush(const struct model *model);
 void model_end_flush(struct model *model, uint64_t flush);
+
+/* The process that answered has ended without a flush that worked: what it said last need not be so. */
+void model_break_promises(struct model *model);
 
 /* Another size; what is lost and what is gained become zero. Waits for nothing: false while the end is in use. */
 bool model_begin_resize(struct model *model, uint64_t size);

@@ -34,6 +34,21 @@ static struct edge *open_image(struct world *world, uint32_t perm)
     return attach(world, node, BLOCK_PERM_CONSISTENT_READ | perm);
 }
 
+/* A tool that has written ends: what it did is there when its flush was good. */
+static void close_written(struct world *world, struct edge *edge)
+{
+    uint64_t flush = model_begin_flush(world->model);
+    int result = block_flush(edge);
+    edge_detach(edge);
+    world_expect(world, !result, NULL, "a tool's flush");
+    if (world->is_cut)
+        return;
+    if (result)
+        model_break_promises(world->model);
+    else
+        model_end_flush(world->model, flush);
+}
+
 static bool run_check(struct world *world, struct edge *edge, uint32_t repair, struct image_check *result)
 {
     auto_error err = {0};
@@ -78,8 +93,9 @@ bool tool_resize(struct actor *actor)
     uint64_t from = world->kind->size / 2 / SECTOR, most = world->kind->size / SECTOR;
     uint64_t size = (from + world_random(world, most)) * SECTOR;
     bool grows = size > model_size(world->model);
+    bool may_preallocate = world->kind->create && !(world->kind->traits & TRAIT_BACKING);
     enum preallocation preallocation =
-        grows && world->kind->create && world_random(world, 3) == 0 ? PREALLOCATION_METADATA : PREALLOCATION_OFF;
+        grows && may_preallocate && world_random(world, 3) == 0 ? PREALLOCATION_METADATA : PREALLOCATION_OFF;
     struct edge *edge = open_image(world, BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE);
     if (!edge)
         return true;
@@ -91,7 +107,7 @@ bool tool_resize(struct actor *actor)
             model_end_resize(world->model, good ? MODEL_DONE : MODEL_FAILED);
         world_expect(world, good, &err, "a tool's resize");
     }
-    edge_detach(edge);
+    close_written(world, edge);
     return true;
 }
 
@@ -115,7 +131,7 @@ bool tool_write_compressed(struct actor *actor)
             model_end_change(world->model, at, cluster, result ? MODEL_FAILED : MODEL_DONE);
         world_expect(world, !result, NULL, "a tool's compressed write");
     }
-    edge_detach(edge);
+    close_written(world, edge);
     return true;
 }
 
@@ -205,11 +221,15 @@ static bool copy_disk(struct world *world, struct edge *from, struct convert_sta
     struct edge *to = open_copy(world->tool, err);
     if (!to)
         return false;
-    uint32_t flags = BLOCK_COPY_TARGET_IS_ZERO | (world_random(world, 2) ? BLOCK_COPY_COMPRESS : 0);
+    bool compress = world_random(world, 2);
     int result = 0;
     for (uint64_t at = 0, n; at < copy->size && !result; at += n) {
-        n = MIN(copy->size - at, 64 * KiB);
-        result = block_copy(from, at, to, at, n, flags);
+        n = MIN(copy->size - at, compress ? 4 * KiB : 64 * KiB);
+        struct iovec iov = {copy->bytes + at, n};
+        if (!compress)
+            result = block_copy(from, at, to, at, n, BLOCK_COPY_TARGET_IS_ZERO);
+        else if (!is_zero(copy->bytes + at, n))
+            result = block_write(to, at, n, buffers_of(&iov, 1), REQUEST_COMPRESSED);
     }
     if (!result)
         result = block_flush(to);

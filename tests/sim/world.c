@@ -122,7 +122,7 @@ static void prepare(struct world *world)
     auto_error err = {0};
     struct graph *graph = tool_graph(world->loop);
     const struct image_kind *kind = world->kind;
-    world->model = model_new(kind->size, kind->size * 2);
+    world->model = model_new(kind->size, kind->size * 2, !kind->create);
     bool good = !(kind->traits & TRAIT_BACKING) || fill_backing(world, graph, &err);
     good =
         good && (kind->create ? world_create(graph, IMAGE, kind->create, &err) : create_raw(graph, kind->size, &err));
