@@ -5,7 +5,8 @@
  * meanwhile wait, and then either find that theirs is covered or run one for all of them.
  *
  * A format first writes its own caches (driver->flush), then its children are flushed, except the backing node, which
- * it never writes.
+ * it never writes. Of a filter with a file, that is flushed: other children do not concern those who use the filter,
+ * unless the filter says so in its own flush.
  */
 #include "block/internal.h"
 
@@ -17,7 +18,8 @@ static int flush_children(struct node *node)
     int result = 0;
     struct edge *edge;
     list_for_each (edge, &node->children, parent_link) {
-        if (edge == node->backing)
+        bool is_aside = node->driver->kind == DRIVER_FILTER && node->file && edge != node->file;
+        if (edge == node->backing || is_aside)
             continue;
         int flushed = block_flush(edge);
         if (!result)

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "block/filters/table.h"
+
+#include "block/driver.h"
+#include "block/filters/filters.h"
+
+const struct block_driver *const filters_table[] = {
+    &copy_before_write_driver,
+    &copy_on_read_driver,
+    &snapshot_access_driver,
+    NULL,
+};
