@@ -273,6 +273,7 @@ void link_lost(struct nbd_link *link)
     if (client->is_lost || link_best(client))
         return;
     client->is_lost = true;
+    client->is_failing |= client->given_up; /* nobody will come back: what is sent again would wait for ever */
     if (client->settings.is_final) {
         client->is_failing = client->given_up = true;
         return; /* who watches the process has said why */
