@@ -9,9 +9,13 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/trace.h"
+#include "crypto/objects.h"
 #include "formats/table.h"
+#include "objects/object.h"
 #include "protocol/table.h"
 #include "qmp/schema/json.h"
+#include "qmp/schema/keyval.h"
+#include "qmp/schema/types.h"
 
 struct run {
     struct tool tool;
@@ -23,8 +27,12 @@ static int run_in_graph(void *arg)
     struct run *run = arg;
     run->tool.graph = graph_new(run->tool.loop, protocol_table);
     graph_add_drivers(run->tool.graph, formats_table);
+    run->tool.objects = object_set_new(run->tool.loop);
+    object_set_add_kinds(run->tool.objects, crypto_object_kinds);
+    graph_set_objects(run->tool.graph, run->tool.objects);
     int status = run->fn(&run->tool);
     graph_free(run->tool.graph);
+    object_set_free(run->tool.objects);
     return status;
 }
 
@@ -39,6 +47,31 @@ int tool_run(int (*fn)(struct tool *tool), void *arg)
     int status = loop_run_main(run.tool.loop, run_in_graph, &run);
     loop_free(run.tool.loop);
     return status;
+}
+
+/* "help" lists the types, "TYPE,help" the properties of one. */
+static bool print_object_help(const char *text)
+{
+    auto_free char *type = xstrndup(text, strcspn(text, ","));
+    if (!keyval_wants_help(text))
+        return false;
+    auto_free char *help = schema_help(&object_options_type, strcmp(type, "help") ? type : NULL);
+    printf("%s", help);
+    return true;
+}
+
+bool tool_add_objects(struct tool *tool, const struct texts *arguments, bool *helped, struct error *err)
+{
+    const char **text;
+    *helped = false;
+    vec_for_each (text, arguments) {
+        *helped = print_object_help(*text);
+        if (*helped)
+            return true;
+        if (!object_add_text(tool->objects, *text, err))
+            return false;
+    }
+    return true;
 }
 
 void tool_print_version(void)

@@ -9,15 +9,20 @@
 #include "image-tools/options.h"
 
 struct loop;
+struct object_set;
 
 struct tool {
     struct loop *loop;
+    struct object_set *objects; /* of --object */
     struct graph *graph;
     void *arg;
 };
 
 /* Runs fn(tool) in a coroutine and returns its exit status. */
 int tool_run(int (*fn)(struct tool *tool), void *arg);
+
+/* The arguments of --object, in their order. true in *helped: one asked for help, and got it. YIELDS. */
+bool tool_add_objects(struct tool *tool, const struct texts *arguments, bool *helped, struct error *err);
 
 void tool_print_version(void);
 void tool_print_formats(void);             /* "Supported formats: ..." */

@@ -15,6 +15,7 @@ struct amend_options {
     const char *format, *cache;
     struct texts options;
     bool image_opts, progress, quiet, force;
+    struct texts objects;
 };
 
 static const struct tool_option amend_options[] = {
@@ -27,6 +28,8 @@ static const struct tool_option amend_options[] = {
     OPTION_ROW_FLAG('p', "progress", struct amend_options, progress, "show progress (default on a terminal)"),
     OPTION_ROW_FLAG('q', "quiet", struct amend_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG(0, "image-opts", struct amend_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct amend_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

@@ -16,6 +16,7 @@
 struct bench_options {
     const char *format, *cache, *count, *depth, *offset, *size, *step, *flush_interval, *pattern, *aio;
     bool native, write, no_drain, quiet, force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option bench_options[] = {
@@ -39,6 +40,8 @@ static const struct tool_option bench_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct bench_options, force_share,
                     "open the image even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct bench_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct bench_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

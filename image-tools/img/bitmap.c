@@ -13,6 +13,7 @@ struct bitmap_options {
     const char *format, *granularity, *source, *source_format;
     struct actions actions;
     bool image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option bitmap_options[] = {
@@ -29,6 +30,8 @@ static const struct tool_option bitmap_options[] = {
     OPTION_ROW_TEXT('F', "source-format", "FMT", struct bitmap_options, source_format, "format of that image"),
     OPTION_ROW_TEXT('f', "format", "FMT", struct bitmap_options, format, "format of the image (default: probed)"),
     OPTION_ROW_FLAG(0, "image-opts", struct bitmap_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct bitmap_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

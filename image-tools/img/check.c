@@ -23,6 +23,7 @@
 struct check_options {
     const char *format, *output, *repair, *cache;
     bool quiet, force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option check_options[] = {
@@ -36,7 +37,8 @@ static const struct tool_option check_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct check_options, force_share,
                     "open the image even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct check_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct check_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

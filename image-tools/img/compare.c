@@ -27,6 +27,7 @@ enum { STATUS_SAME, STATUS_DIFFERENT, STATUS_OPEN_FAILED, STATUS_MAP_FAILED, STA
 struct compare_options {
     const char *format, *second_format, *cache;
     bool progress, quiet, strict, force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option compare_options[] = {
@@ -40,7 +41,8 @@ static const struct tool_option compare_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct compare_options, force_share,
                     "open the images even if another program is writing to them"),
     OPTION_ROW_FLAG(0, "image-opts", struct compare_options, image_opts, "the FILEs are driver=FORMAT,..."),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct compare_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

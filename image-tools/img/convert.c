@@ -32,6 +32,7 @@ struct convert_options {
     uint64_t rate;
     bool no_create, target_is_zero, compress, out_of_order, offload, salvage, progress, quiet, force_share, image_opts,
         target_image_opts, bitmaps, skip_broken_bitmaps;
+    struct texts objects;
 };
 
 static const struct tool_option convert_options[] = {
@@ -76,7 +77,8 @@ static const struct tool_option convert_options[] = {
     OPTION_ROW_FLAG(0, "bitmaps", struct convert_options, bitmaps, "copy the source's persistent bitmaps, too"),
     OPTION_ROW_FLAG(0, "skip-broken-bitmaps", struct convert_options, skip_broken_bitmaps,
                     "with --bitmaps: warn about bitmaps that are inconsistent, and go on without them"),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct convert_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

@@ -10,6 +10,7 @@ struct create_options {
     const char *format, *backing, *backing_format;
     struct texts options;
     bool unsafe_backing, quiet;
+    struct texts objects;
 };
 
 static const struct tool_option create_options[] = {
@@ -23,7 +24,8 @@ static const struct tool_option create_options[] = {
     OPTION_ROW_FLAG('u', "backing-unsafe", struct create_options, unsafe_backing,
                     "do not open the backing file; SIZE must be given"),
     OPTION_ROW_FLAG('q', "quiet", struct create_options, quiet, "print nothing but errors"),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct create_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

@@ -17,6 +17,7 @@
 struct dd_options {
     const char *format, *target_format, *snapshot;
     bool force_share, image_opts, no_create;
+    struct texts objects;
 };
 
 static const struct tool_option dd_options[] = {
@@ -28,6 +29,8 @@ static const struct tool_option dd_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct dd_options, force_share,
                     "open the input even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct dd_options, image_opts, "the input is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct dd_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

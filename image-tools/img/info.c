@@ -21,6 +21,7 @@
 struct info_options {
     const char *format, *output, *cache;
     bool backing_chain, force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option info_options[] = {
@@ -31,7 +32,8 @@ static const struct tool_option info_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct info_options, force_share,
                     "open the image even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct info_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct info_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTION_ROW_LATER(0, "limits", NULL, "limits of block nodes are not shown"),
     OPTIONS_END,
 };

@@ -69,9 +69,24 @@ struct invocation {
     struct texts arguments;
 };
 
+/* Every command has --object; what it names can be used by all its images. */
+static const struct texts *objects_of(const struct invocation *invocation)
+{
+    const struct tool_option *option = invocation->command->options;
+    while (!option->name || strcmp(option->name, "object"))
+        option++;
+    return (const struct texts *)((const char *)invocation->values + option->offset);
+}
+
 static int run_command(struct tool *tool)
 {
     struct invocation *invocation = tool->arg;
+    auto_error err = {0};
+    bool helped;
+    if (!tool_add_objects(tool, objects_of(invocation), &helped, &err))
+        return img_fail(&err, 1);
+    if (helped)
+        return 0;
     return invocation->command->run(tool, invocation->values, &invocation->arguments);
 }
 

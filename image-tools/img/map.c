@@ -15,6 +15,7 @@ struct map_options {
     const char *format, *output;
     uint64_t start, length;
     bool force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option map_options[] = {
@@ -25,7 +26,8 @@ static const struct tool_option map_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct map_options, force_share,
                     "open the image even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct map_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct map_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

@@ -15,6 +15,7 @@ struct measure_options {
     const char *format, *target_format, *output, *size, *snapshot;
     struct texts options;
     bool force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option measure_options[] = {
@@ -30,6 +31,8 @@ static const struct tool_option measure_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct measure_options, force_share,
                     "open the image even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct measure_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct measure_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

@@ -27,6 +27,7 @@
 struct rebase_options {
     const char *format, *backing, *backing_format, *cache, *source_cache;
     bool unsafe, progress, quiet, force_share, image_opts, compress;
+    struct texts objects;
 };
 
 static const struct tool_option rebase_options[] = {
@@ -46,6 +47,8 @@ static const struct tool_option rebase_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct rebase_options, force_share,
                     "open the new backing file even if another program is writing to it"),
     OPTION_ROW_FLAG(0, "image-opts", struct rebase_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct rebase_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

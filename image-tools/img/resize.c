@@ -13,6 +13,7 @@
 struct resize_options {
     const char *format, *preallocation, *size;
     bool quiet, shrink, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option resize_options[] = {
@@ -22,7 +23,8 @@ static const struct tool_option resize_options[] = {
     OPTION_ROW_FLAG(0, "shrink", struct resize_options, shrink, "allow the image to become smaller"),
     OPTION_ROW_FLAG('q', "quiet", struct resize_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG(0, "image-opts", struct resize_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct resize_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

@@ -120,6 +120,7 @@ struct snapshot_options {
     const char *format;
     struct actions actions;
     bool quiet, force_share, image_opts;
+    struct texts objects;
 };
 
 static const struct tool_option snapshot_options[] = {
@@ -133,6 +134,8 @@ static const struct tool_option snapshot_options[] = {
     OPTION_ROW_FLAG('U', "force-share", struct snapshot_options, force_share,
                     "list even if another program is writing to the image"),
     OPTION_ROW_FLAG(0, "image-opts", struct snapshot_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct snapshot_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 

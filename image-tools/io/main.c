@@ -15,6 +15,7 @@ struct io_options {
     struct texts commands;
     const char *trace;
     bool misalign, version;
+    struct texts objects;
 };
 
 static const struct tool_option io_options[] = {
@@ -35,7 +36,8 @@ static const struct tool_option io_options[] = {
     OPTION_ROW_TEXT('T', "trace", "GLOB[,...]", struct io_options, trace, "switch trace points on; 'help' lists them"),
     OPTION_ROW_FLAG('V', "version", struct io_options, version, "print the version and exit"),
     OPTION_ROW_LATER('C', "copy-on-read", NULL, "it has no copy-on-read"),
-    OPTION_ROW_LATER(0, "object", "OBJECT", "it has no secrets for encrypted images"),
+    OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct io_options, objects,
+                     "make an object, such as a secret; 'help' lists types"),
     OPTIONS_END,
 };
 
@@ -97,7 +99,15 @@ static int io_main(struct tool *tool)
 {
     const struct invocation *invocation = tool->arg;
     struct io io = {.tool = tool, .misalign = invocation->options->misalign};
+    auto_error err = {0};
+    bool helped;
     co_group_init(&io.requests);
+    if (!tool_add_objects(tool, &invocation->options->objects, &helped, &err)) {
+        log_failure(&err);
+        return 1;
+    }
+    if (helped)
+        return 0;
     if (invocation->path && !io_open_image(&io, &invocation->options->open, invocation->path))
         return 1;
     bool good = run_commands(&io, &invocation->options->commands);
