@@ -21,6 +21,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "base/loop_private.h"
 #include "base/socket_private.h"
 
@@ -484,6 +485,23 @@ static const struct listener_ops socket_listener_ops = {
 struct stream *listener_accept(struct listener *listener, int *error)
 {
     return listener->ops->accept(listener, error);
+}
+
+/* How long to wait when there is no descriptor, or no memory, for one more connection. */
+#define ACCEPT_RETRY_NS 100000000
+
+struct stream *listener_accept_next(struct listener *listener, const char *who)
+{
+    for (bool warned = false;; warned = true) {
+        int error = 0;
+        struct stream *stream = listener_accept(listener, &error);
+        if (stream || error == -ECANCELED)
+            return stream;
+        if (!warned)
+            log_warning("%s: cannot accept a connection at %s: %s", who, listener_name(listener), strerror(-error));
+        if (co_sleep_ns(ACCEPT_RETRY_NS))
+            return NULL;
+    }
 }
 
 const char *listener_name(const struct listener *listener)

@@ -62,6 +62,9 @@ struct listener;
 struct listener *listener_new(struct loop *loop, const struct stream_address *address, int backlog, struct error *err);
 struct stream *listener_accept(struct listener *listener,
                                int *error); /* YIELDS; NULL and -errno in *error when cancelled or closed */
+/* The same for servers that go on whatever happens: an error that may pass (no descriptors left) is said once and
+ * waited out. NULL when cancelled; the listener may not be closed before that has returned. YIELDS. */
+struct stream *listener_accept_next(struct listener *listener, const char *who);
 const char *listener_name(const struct listener *listener); /* the address as bound, e.g. "127.0.0.1:10809" */
 void listener_close(
     struct listener *listener); /* a waiting accept ends with -ECANCELED; a unix path that we made is removed */

@@ -96,13 +96,12 @@ const char *chardev_id(const struct chardev *chardev)
 
 struct stream *chardev_accept(struct chardev *chardev)
 {
-    int status;
     struct stream *first = chardev->first;
     chardev->first = NULL;
     if (first)
         return first;
     if (chardev->listener)
-        return listener_accept(chardev->listener, &status);
+        return listener_accept_next(chardev->listener, chardev->id);
     if (chardev->kind != CHARDEV_BACKEND_KIND_STDIO || chardev->is_used_up)
         return NULL;
     chardev->is_used_up = true;

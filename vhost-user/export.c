@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
-#include "base/log.h"
 #include "base/math.h"
 #include "qmp/schema/address.h"
 #include "vhost-user/internal.h"
@@ -16,17 +15,7 @@ enum { SEG_MAX = 126 /* with header and status: 128 descriptors, the smallest us
 static void acceptor_run(void *arg)
 {
     struct device *device = arg;
-    for (;;) {
-        int error = 0;
-        device->stream = listener_accept(device->listener, &error);
-        if (!device->stream) {
-            if (error == -ECANCELED)
-                return;
-            log_warning("export '%s': cannot accept a front end: %s", device->export->id, strerror(-error));
-            if (co_sleep_ns(100000000) < 0)
-                return;
-            continue;
-        }
+    while ((device->stream = listener_accept_next(device->listener, device->export->id))) {
         device_serve(device);
         stream_close(device->stream);
         device->stream = NULL;

@@ -5,6 +5,7 @@
 # timeout: 120
 """The kernel finishes the I/O of a killed process in its own time, and keeps its files open and locked, and its sockets listening, until
 then."""
+import atexit
 import os
 import signal
 import socket
@@ -19,6 +20,12 @@ DAEMON = os.path.join(BIN, "spindle-storage-daemon")
 SIZE = 64 << 20
 COMMAND = [DAEMON, "--blockdev", "file,node-name=disk,filename=disk.img,cache.direct=off",
            "--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "nbd,id=e,node-name=disk,name=disk,writable=on"]
+
+
+def start():
+    daemon = subprocess.Popen(COMMAND, stderr=open("log", "ab"))
+    atexit.register(daemon.kill)
+    return daemon
 
 
 def ask():
@@ -50,11 +57,11 @@ def restarts():
     with open("disk.img", "wb") as out:
         out.truncate(SIZE)
     for _ in range(12):
-        daemon = subprocess.Popen(COMMAND, stderr=open("log", "ab"))
+        daemon = start()
         sock = keep_busy(daemon)
         daemon.send_signal(signal.SIGKILL)  # the next one is started before this one is even waited for
         sock.close()
-        last, daemon = daemon, subprocess.Popen(COMMAND, stderr=open("log", "ab"))
+        last, daemon = daemon, start()
         sock = keep_busy(daemon)
         check(daemon.poll() is None, "the second daemon ended: " + open("log").read())
         sock.close()
