@@ -161,3 +161,17 @@ int overlap_check(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t ig
                          "on",
                          offset, type_name(found));
 }
+
+/* A cluster that is metadata must not be given away because a forged entry names it as data: its hole would be punched
+ * under a table. Tables of snapshots are shared with the active ones, so dropping one reference to them is right. */
+int overlap_check_free(struct qcow2 *q, uint64_t offset, uint64_t length)
+{
+    uint32_t types = q->overlap_types & ~(uint32_t)(OVERLAP_INACTIVE_L1 | OVERLAP_INACTIVE_L2);
+    uint32_t found = length ? find_overlap(q, offset, length, types) : 0;
+    if (likely(!found))
+        return 0;
+    return qcow2_corrupt(q, offset, length,
+                         "what is to be freed at offset 0x%" PRIx64 " is %s: writing to the image is refused from now "
+                         "on",
+                         offset, type_name(found));
+}

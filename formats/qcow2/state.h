@@ -19,6 +19,7 @@
  *   bitmap_store.c  persistent dirty bitmaps            bitmap_table.c     where they are, for checks
  *   references.c counts of everything a table refers to; COPIED flags
  *   counts.c     recount of every reference            check.c, repair.c  compare and mend
+ *   write_log.c  answered writes survive a kill         dirty_log.c  dirty bitmaps survive a crash
  *   amend.c      other options for an old image         measure.c
  *   create.c     new images      preallocate.c, resize.c
  *
@@ -48,6 +49,7 @@
 
 struct codec_cache;
 struct stored_bitmap;
+struct log_change;
 struct qcow2_create_options;
 
 /* header.c: the header in host order, and the strings of its extensions. */
@@ -60,6 +62,8 @@ struct header {
     bool has_bitmaps;
     uint32_t bitmap_count;
     uint64_t bitmap_directory_size, bitmap_directory_offset;
+    uint64_t log_offset, log_size; /* 0: none; see write_log.h */
+    uint32_t log_region_bits;
 };
 
 /* disk_table.c: an array of big-endian 64-bit numbers on disk, in memory as a whole in host order. Changes are written
@@ -124,6 +128,32 @@ struct overlap_span {
     enum overlap_type type;
 };
 
+/* write_log.c: sectors of the log that are being filled, and how far they are written. */
+struct write_log {
+    bool wanted, active;
+    bool overflows;  /* something did not fit: only a sync helps */
+    bool is_written; /* some of this epoch is in the file */
+    bool writing;
+    uint32_t sector_size, sectors;
+    uint32_t used, runs; /* sectors begun; runs in the last of them */
+    uint32_t first_unwritten;
+    uint64_t offset, epoch;
+    uint64_t appended, written; /* changes so far */
+    uint64_t clusters;          /* that this epoch speaks of */
+    uint8_t *buffer, *bounce;
+    struct co_queue waiters;
+};
+
+/* dirty_log.c: maps of regions. */
+struct dirty_log {
+    uint64_t *wanted, *durable; /* that shall be on disk; that are */
+    uint64_t *recent;           /* written to since bitmaps were last stored */
+    uint64_t count;             /* of durable ones */
+    uint64_t stored_ns;
+    bool writing;
+    struct co_queue waiters;
+};
+
 struct qcow2 {
     struct node *node;        /* NULL while an image is being created */
     struct edge *file, *data; /* metadata file; where guest data is: the same without an external data file */
@@ -158,6 +188,10 @@ struct qcow2 {
     vec(struct stored_bitmap *) bitmaps;
     bool bitmaps_in_use; /* as the flags on disk say */
     bool bitmaps_moved;  /* the directory on disk must be replaced: entries came, went, or have tables elsewhere */
+
+    struct write_log log;
+    struct dirty_log dirty;
+    vec(struct log_change) recovery; /* while the image is opened */
 
     /* Changing it. */
     struct co_mutex lock;
@@ -297,6 +331,7 @@ void overlap_add(struct qcow2 *q, enum overlap_type type, uint64_t offset);
 void overlap_remove(struct qcow2 *q, enum overlap_type type, uint64_t offset);
 /* 0 when the span may be written; else the corruption is reported and -EIO. `ignore`: types that are meant. */
 int overlap_check(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t ignore);
+int overlap_check_free(struct qcow2 *q, uint64_t offset, uint64_t length);
 
 /* sync.c: read its essay before touching any order. All YIELD. ------------------------------------------------------
  */

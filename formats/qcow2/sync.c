@@ -19,6 +19,7 @@
  *      refcount blocks  ->  [barrier, refcount table]
  *      ---------------- barrier ----------------
  *      changed L2 slices, changed L1 sectors
+ *      the write log begins anew (write_log.c)
  *      ---------------- barrier ---------------- (only if something waits to be freed)
  *      counts of freed clusters in memory, discards to the file
  *
@@ -34,7 +35,7 @@
  * the last count. Structures that move (L1, refcount table) are written completely, then a barrier, then the one
  * header sector that names them, then a barrier, and only then is the old place dropped.
  */
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 
 #include <string.h>
 
@@ -87,7 +88,9 @@ static int apply_frees(struct qcow2 *q)
             continue;
         }
         struct freed_spans freed = {0};
-        result = refcount_add(q, pending->offset, pending->length, -1, &freed);
+        result = overlap_check_free(q, pending->offset, pending->length);
+        if (!result)
+            result = refcount_add(q, pending->offset, pending->length, -1, &freed);
         codec_cache_forget(q, pending->offset, pending->length);
         if (!result && q->pass_discard[pending->reason])
             pass_discards(q, &freed);
@@ -116,6 +119,8 @@ int qcow2_sync_locked(struct qcow2 *q)
         result = cache_write(&q->l2_cache);
     if (!result)
         result = disk_table_write(&q->l1, q->file);
+    if (!result)
+        result = log_reset(q); /* the tables have it all; and no freed cluster is given away before */
     if (!result && q->frees.count)
         result = qcow2_barrier(q);
     if (!result && q->frees.count)
