@@ -180,7 +180,7 @@ static const struct walls_call sanitizers[] = {
     ANY(write), ANY(open), ANY(openat), ANY(readlink), ANY(readlinkat), ANY(newfstatat), ANY(stat), ANY(access),
     ANY(clone), ANY(ptrace), ANY(wait4), ANY(kill), ANY(prctl), ANY(rt_sigaction), ANY(getppid), ANY(getuid),
     ANY(geteuid), ANY(getgid), ANY(getegid), ANY(mmap), ANY(mprotect), ANY(prlimit64), ANY(sched_getaffinity),
-    ANY(personality), ANY(process_vm_readv), ANY(uname), ANY(getdents64), ANY(ioctl), ANY(set_robust_list),
+    ANY(personality), ANY(process_vm_readv), ANY(uname), ANY(getdents), ANY(getdents64), ANY(ioctl), ANY(set_robust_list),
     ANY(rseq), ANY(clock_nanosleep), ANY(nanosleep), ANY(dup), ANY(dup2), ANY(fcntl), ANY(pipe), ANY(pipe2),
     ANY(mincore), ANY(sigaltstack), ANY(msync), ANY(setrlimit), ANY(getrlimit), ANY(writev), ANY(unlink),
     ANY(sysinfo),

@@ -46,9 +46,9 @@ static bool drop_capabilities(uint64_t kept, struct error *err)
     uint64_t had = data[0].permitted | (uint64_t)data[1].permitted << 32;
     if (!had)
         return true;
-    for (int i = 0; i < 64; i++) { /* beyond the last: EINVAL; without CAP_SETPCAP: EPERM, and nothing to lose */
-        if (!(kept >> i & 1))
-            prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
+    for (int i = 0; i < 64; i++) { /* without CAP_SETPCAP there is nothing to lose */
+        if (!(kept >> i & 1) && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
+            break; /* beyond the last one */
     }
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     for (int i = 0; i < 2; i++) {
@@ -78,7 +78,7 @@ static void leave_network(void)
 
 bool walls_drop(enum walls_role role, const struct walls_options *options, struct error *err)
 {
-    if (options->no_network)
+    if (options->no_network && role != WALLS_TOOL)
         leave_network();
     drop_limits(role);
     if (!options->elevate && !drop_capabilities(kept_capabilities(role), err))
