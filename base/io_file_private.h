@@ -38,10 +38,13 @@ struct io_file {
     int fd; /* -1: simulated */
     bool is_block_device;
     bool is_direct;      /* O_DIRECT: offsets must be aligned, so an odd short read is the end of the file */
-    bool may_try_nowait; /* threads engine: RWF_NOWAIT has not been refused so far */
+    bool may_try_nowait; /* RWF_NOWAIT has not been refused so far */
 };
 
 extern const struct io_engine_ops io_engine_uring, io_engine_threads, io_engine_native;
+
+/* What the page cache has, at once, perhaps short; or -EAGAIN. */
+ssize_t io_file_read_cached(struct io_file *file, const struct iovec *iov, int count, uint64_t offset);
 
 /* libaio on this loop; NULL and an error when the kernel has none to give. */
 bool aio_start(struct loop *loop, struct error *err);

@@ -51,15 +51,16 @@ static void do_datasync(void *arg)
         t->result = -errno;
 }
 
-/* What the page cache has, at once, or -EAGAIN. */
-static ssize_t read_cached(struct io_file *file, const struct iovec *iov, int count, uint64_t offset)
+ssize_t io_file_read_cached(struct io_file *file, const struct iovec *iov, int count, uint64_t offset)
 {
     if (!file->may_try_nowait || !loop_may_go_directly(file->loop))
         return -EAGAIN;
     file->loop->stats.system_calls++;
     ssize_t n = preadv2(file->fd, iov, count, (off_t)offset, RWF_NOWAIT);
-    if (n >= 0)
+    if (n >= 0) {
+        file->loop->direct_count += (unsigned)(n >> 16); /* large ones take their time */
         return n;
+    }
     if (errno != EAGAIN && errno != EINTR)
         file->may_try_nowait = false;
     return -EAGAIN;
@@ -68,7 +69,7 @@ static ssize_t read_cached(struct io_file *file, const struct iovec *iov, int co
 static int64_t threads_readv(struct io_file *file, const struct iovec *iov, int count, uint64_t offset)
 {
     file->loop->stats.operations++;
-    ssize_t n = read_cached(file, iov, count, offset);
+    ssize_t n = io_file_read_cached(file, iov, count, offset);
     if (n >= 0)
         return n; /* also when short: the caller comes again for the rest */
     struct transfer t = {.fd = file->fd, .iov = iov, .count = count, .offset = offset};

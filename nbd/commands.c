@@ -85,8 +85,27 @@ static void run_sparse_read(struct nbd_request *request)
     nbd_reply_send(request);
 }
 
+/* From a disk all reads are under way together, as nothing is unsent when they start; from the page cache, which
+ * answers at once, they take turns with sending. Whoever comes later waits behind those who wait. */
+static void wait_for_sender(struct nbd_connection *connection)
+{
+    bool others = !list_empty(&connection->sent.waiters);
+    while ((others || connection->unsent >= NBD_MAX_UNSENT_BYTES) && !connection->broken) {
+        if (co_queue_wait(&connection->sent) < 0)
+            return;
+        others = false;
+    }
+}
+
 static void run_read(struct nbd_request *request)
 {
+    if (request->length >= NBD_LARGE_READ) {
+        wait_for_sender(request->connection);
+        if (!nbd_request_buffer(request)) {
+            nbd_reply_error(request, -ENOMEM);
+            return;
+        }
+    }
     if (request->length >= SPARSE_READ && request->connection->structured && !(request->flags & NBD_CMD_FLAG_DF))
         run_sparse_read(request);
     else

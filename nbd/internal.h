@@ -18,14 +18,13 @@
 /* In-flight limits of one connection: what a client that sends without reading can make us hold. */
 enum { NBD_MAX_IN_FLIGHT = 256 };
 #define NBD_MAX_IN_FLIGHT_BYTES (64ull << 20)
+/* Large reads wait, without a buffer, while so much that has been read is not sent yet: what is sent soon is still in
+ * the processor's cache, and so is the buffer that it leaves. */
+#define NBD_LARGE_READ (64u << 10)
+#define NBD_MAX_UNSENT_BYTES (1ull << 20)
 /* An idle connection costs little: its receive buffer holds some hundred requests and grows when writes with small
  * payloads come; buffers of requests that are done are kept for the next ones up to a limit. */
-enum {
-    NBD_RECEIVE_SMALL = 4 << 10,
-    NBD_RECEIVE_LARGE = 64 << 10,
-    NBD_KEPT_BUFFER = 256 << 10,
-    NBD_KEPT_BYTES = 4 << 20
-};
+enum { NBD_RECEIVE_SMALL = 4 << 10, NBD_RECEIVE_LARGE = 64 << 10, NBD_KEPT_BUFFER = 1 << 20, NBD_KEPT_BYTES = 4 << 20 };
 
 struct nbd_server {
     struct loop *loop;
@@ -44,6 +43,7 @@ struct nbd_export {
     char *name, *description;
     struct edge *edge;
     bool writable, writethrough, closing;
+    bool served;          /* a client has got beyond the handshake */
     uint32_t connections; /* that have chosen this export */
     struct co_queue idle; /* woken when connections reaches 0 */
     vec_of(nbd_contexts, struct nbd_context) contexts;
@@ -85,6 +85,8 @@ struct nbd_connection {
 
     /* Sending: requests whose replies are ready, in that order. A sender exists while there are any. */
     struct list ready;
+    uint64_t unsent;      /* bytes read whose replies are in `ready` or being sent */
+    struct co_queue sent; /* woken when a batch is out */
     struct co_group senders;
     bool broken; /* replies cannot be sent any more and are dropped */
 };
@@ -146,7 +148,9 @@ void nbd_reply_status_chunk(struct nbd_request *request, bool done, uint32_t con
                             uint32_t count);
 enum { NBD_DESCRIPTOR = 8, NBD_EXTENDED_DESCRIPTOR = 16 }; /* bytes: length and flags */
 
-/* transmission.c: request memory. */
+/* transmission.c: request memory. nbd_request_buffer() makes the data buffer as long as the request; false: no memory.
+ */
+bool nbd_request_buffer(struct nbd_request *request);
 void nbd_request_release(struct nbd_request *request);
 
 #endif

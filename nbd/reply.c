@@ -55,8 +55,11 @@ static void send_batch(struct nbd_connection *connection)
     struct nbd_request *request;
     list_for_each_safe (request, &batch, link) {
         list_remove(&request->link);
+        if (request->type == NBD_CMD_READ)
+            connection->unsent -= request->length;
         nbd_request_release(request);
     }
+    co_queue_wake_all(&connection->sent);
     if (connection->broken)
         co_queue_wake_all(&connection->room);
 }
@@ -72,6 +75,8 @@ void nbd_reply_send(struct nbd_request *request)
 {
     struct nbd_connection *connection = request->connection;
     list_append(&connection->ready, &request->link);
+    if (request->type == NBD_CMD_READ)
+        connection->unsent += request->length;
     if (!connection->senders.running)
         co_spawn(connection->server->loop, &connection->senders, sender_run, connection);
 }

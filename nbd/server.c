@@ -60,8 +60,10 @@ static void connection_run(void *arg)
                        loop_now_ns(server->loop) + server->limits.handshake_seconds * 1000000000ull);
     bool agreed = nbd_handshake(connection);
     loop_timer_cancel(&deadline);
-    if (agreed)
+    if (agreed) {
+        connection->export->served = true;
         nbd_transmission(connection);
+    }
     if (connection->has_tls && connection->stream && !connection->broken) {
         loop_timer_arm(server->loop, &deadline, loop_now_ns(server->loop) + GOODBYE_NS);
         tls_goodbye(connection->stream);
@@ -80,6 +82,7 @@ static void connection_start(struct nbd_server *server, struct stream *stream)
     list_init(&connection->free_requests);
     list_init(&connection->ready);
     co_queue_init(&connection->room);
+    co_queue_init(&connection->sent);
     co_group_init(&connection->requests);
     co_group_init(&connection->senders);
     list_append(&server->connections, &connection->link);
@@ -186,9 +189,11 @@ struct nbd_export *nbd_find_export(struct nbd_server *server, const char *name, 
 
 uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct nbd_export *export)
 {
-    /* Several connections are always safe: a flush on one covers what was answered on all, as they share the node. */
-    uint16_t flags =
-        NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_CACHE;
+    uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_CACHE;
+    /* Several connections are always safe: a flush on one covers what was answered on all, as they share the node. But
+     * who is told so where only one is let in would wait for the second for ever. */
+    if (connection->server->limits.max_connections != 1)
+        flags |= NBD_FLAG_CAN_MULTI_CONN;
     if (connection->structured)
         flags |= NBD_FLAG_SEND_DF;
     if (connection->extended && connection->contexts.count && connection->context_export == export)
@@ -198,6 +203,12 @@ uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct 
     else
         flags |= NBD_FLAG_READ_ONLY;
     return flags;
+}
+
+void nbd_export_wait_served(struct nbd_export *export)
+{
+    while (!export->served || export->connections)
+        co_queue_wait_uncancellable(&export->idle);
 }
 
 static void export_free(struct nbd_export *export)

@@ -37,8 +37,31 @@ static struct nbd_request *request_new(struct nbd_connection *connection)
     return request;
 }
 
-/* Makes the data buffer at least `length` bytes; waits while too many bytes are in flight. false: no memory or
- * disconnected. */
+bool nbd_request_buffer(struct nbd_request *request)
+{
+    struct nbd_connection *connection = request->connection;
+    uint64_t length = request->length;
+    if (request->data_capacity >= length)
+        return true;
+    struct nbd_request *spare = list_first(&connection->free_requests, struct nbd_request, link);
+    if (spare && spare->data_capacity >= length) { /* the one that was sent last: still in the processor's cache */
+        uint8_t *data = request->data;
+        uint64_t capacity = request->data_capacity;
+        request->data = spare->data;
+        request->data_capacity = spare->data_capacity;
+        spare->data = data;
+        spare->data_capacity = capacity;
+        connection->kept_bytes -= request->data_capacity - capacity;
+        return true;
+    }
+    free(request->data);
+    request->data = block_alloc_buffer(connection->export->edge, length);
+    request->data_capacity = request->data ? length : 0;
+    return request->data;
+}
+
+/* Counts the data in; waits while too many bytes are in flight. A large read gets its buffer when it is its turn.
+ * false: no memory or disconnected. */
 static bool request_reserve(struct nbd_request *request, uint64_t length)
 {
     struct nbd_connection *connection = request->connection;
@@ -48,12 +71,7 @@ static bool request_reserve(struct nbd_request *request, uint64_t length)
             return false;
     if (!length)
         return true;
-    if (request->data_capacity < length) {
-        free(request->data);
-        request->data = block_alloc_buffer(connection->export->edge, length);
-        request->data_capacity = request->data ? length : 0;
-    }
-    if (!request->data)
+    if ((request->type != NBD_CMD_READ || length < NBD_LARGE_READ) && !nbd_request_buffer(request))
         return false;
     connection->in_flight_bytes += length;
     return true;
