@@ -58,6 +58,8 @@ struct nbd_bitmap_option {
 struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
                                   struct edge *edge, struct error *err);
 uint32_t nbd_export_connections(const struct nbd_export *export);
+/* Until it has had a client (beyond the handshake), and the last one is gone. YIELDS. */
+void nbd_export_wait_served(struct nbd_export *export);
 /* Disconnects its clients and waits for their requests. YIELDS. */
 void nbd_export_free(struct nbd_export *export);
 
