@@ -139,7 +139,9 @@ static bool store_size(struct qcow2 *q, uint64_t size, struct error *err)
     if (!result)
         result = qcow2_barrier(q);
     if (result) {
+        /* Nobody knows which size is on disk. What is written behind the smaller one from now on must not be lost. */
         q->header.size = old_size;
+        q->broken |= header_store(q) || qcow2_barrier(q);
         return fail_errno(err, result, "cannot write the new size to the header");
     }
     q->size = size;
