@@ -10,6 +10,7 @@
 #include "emulator/storage/storage.h"
 #include "qmp/schema/events.h"
 #include "qmp/server.h"
+#include "walls/walls.h"
 
 enum request { REQUEST_SHUTDOWN = 1, REQUEST_RESET = 2, REQUEST_POWERDOWN = 4 };
 #define POLL_NS 100000u
@@ -186,6 +187,9 @@ static bool serve_requests(struct machine *machine, struct error *err)
 static bool live(struct machine *machine, struct error *err)
 {
     if (!machine_build(machine, err) || !board_reset(machine->board, err))
+        return false;
+    /* What needs more than a running guest does is there: files are open, the private daemon has been started. */
+    if (!walls_enter(WALLS_EMULATOR, &machine->options->walls, err))
         return false;
     machine->run_state = RUN_STATE_PRELAUNCH;
     if (!machine->options->start_stopped && !machine_cont(machine, err))

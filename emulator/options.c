@@ -237,6 +237,11 @@ static bool take_display(struct machine_options *options, const char *text, stru
     return !strcmp(text, "none") || fail(err, EINVAL, "-display %s: only 'none' is supported; see -nographic", text);
 }
 
+static bool take_sandbox(struct machine_options *options, const char *text, struct error *err)
+{
+    return walls_options_parse(text, &options->walls, err) || fail_prefix(err, "-sandbox: ");
+}
+
 static bool take_none(struct machine_options *options, const char *text, struct error *err)
 {
     return !strcmp(text, "none") || fail(err, EINVAL, "only 'none' is supported here, not '%s'", text);
@@ -301,6 +306,9 @@ static const struct option table[] = {
     {"no-shutdown", NULL, "stop instead of ending when the guest powers off", take_no_shutdown},
     {"S", NULL, "do not start the processors: 'cont' in a monitor does", take_stopped},
     {"pidfile", "FILE", "write the process number to this file", take_pidfile},
+    {"sandbox", WALLS_OPTIONS_HELP,
+     "what the process gives up before the guest runs (default: on, with network=allow and the rest denied)",
+     take_sandbox},
     {"trace", "GLOB[,...]", "switch trace points on; 'help' lists them", take_trace},
     {"version", NULL, "print the version", take_version},
     {"h", NULL, "print this text", take_help},

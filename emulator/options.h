@@ -10,6 +10,7 @@
 #include "base/vec.h"
 #include "emulator/cpu/cpu.h"
 #include "emulator/hw/board/board.h"
+#include "walls/walls.h"
 
 vec_of(text_list, const char *);
 
@@ -33,6 +34,7 @@ struct machine_options {
     const char *bios, *kernel, *initrd, *append, *dtb, *pidfile;
     bool nographic, no_defaults, no_reboot, no_shutdown, start_stopped;
     bool display_given;
+    struct walls_options walls;
     struct text_list serial, monitor, qmp, mon, chardev, device, object;
     struct disk_text_list disks;
 };

@@ -4,11 +4,15 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/trace.h"
+#include "confined/doorman.h"
+#include "confined/driver.h"
 #include "crypto/objects.h"
 #include "formats/table.h"
 #include "objects/object.h"
@@ -16,6 +20,7 @@
 #include "qmp/schema/json.h"
 #include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
+#include "walls/walls.h"
 
 struct run {
     struct tool tool;
@@ -27,6 +32,8 @@ static int run_in_graph(void *arg)
     struct run *run = arg;
     run->tool.graph = graph_new(run->tool.loop, protocol_table);
     graph_add_drivers(run->tool.graph, formats_table);
+    if (run->tool.doorman)
+        graph_add_drivers(run->tool.graph, doorman_drivers(run->tool.doorman));
     run->tool.objects = object_set_new(run->tool.loop);
     object_set_add_kinds(run->tool.objects, crypto_object_kinds);
     graph_set_objects(run->tool.graph, run->tool.objects);
@@ -36,16 +43,36 @@ static int run_in_graph(void *arg)
     return status;
 }
 
-int tool_run(int (*fn)(struct tool *tool), void *arg)
+/* Anywhere: as an option, in image options, in JSON. Once there are walls it is too late to find out. */
+static bool speaks_of_confined(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strstr(argv[i], "confined"))
+            return true;
+    }
+    return false;
+}
+
+static bool set_up(struct tool *tool, int argc, char **argv, struct error *err)
+{
+    const struct walls_options walls = {.off = getenv("SPINDLE_SANDBOX") && !strcmp(getenv("SPINDLE_SANDBOX"), "off")};
+    if (speaks_of_confined(argc, argv) && !(tool->doorman = doorman_new(err)))
+        return false;
+    tool->loop = loop_new(LOOP_AUTO, 0, err);
+    return tool->loop && walls_enter(WALLS_TOOL, &walls, err);
+}
+
+int tool_run(int (*fn)(struct tool *tool), void *arg, int argc, char **argv)
 {
     auto_error err = {0};
-    struct run run = {.tool = {.loop = loop_new(LOOP_AUTO, 0, &err), .arg = arg}, .fn = fn};
-    if (!run.tool.loop) {
+    struct run run = {.tool = {.arg = arg}, .fn = fn};
+    int status = 1;
+    if (set_up(&run.tool, argc, argv, &err))
+        status = loop_run_main(run.tool.loop, run_in_graph, &run);
+    else
         log_failure(&err);
-        return 1;
-    }
-    int status = loop_run_main(run.tool.loop, run_in_graph, &run);
     loop_free(run.tool.loop);
+    doorman_free(run.tool.doorman);
     return status;
 }
 
@@ -118,13 +145,52 @@ bool tool_cache_mode(const char *name, struct open_mode *mode, bool *writethroug
     return fail(err, EINVAL, "'%s' is not a cache mode (none, writeback, writethrough, directsync or unsafe)", name);
 }
 
+const char *tool_format(const struct node *node)
+{
+    const char *inside = confined_format(node);
+    return inside ? inside : node->driver->name;
+}
+
+/* The image as the file of a confined node. */
+static struct node *open_confined(struct tool *tool, const char *name, const char *format, const struct open_mode *mode,
+                                  struct error *err)
+{
+    if (name_protocol_length(name))
+        return fail_null(err, ENOTSUP, "--confined needs a file of this host, not '%s'; a path with a colon is written ./%s",
+                         name, name);
+    struct stat st;
+    bool is_device = stat(name, &st) == 0 && S_ISBLK(st.st_mode);
+    auto_json *options = json_new_object();
+    struct json *file = json_new_object();
+    json_set(file, "driver", json_new_string(is_device ? "host_device" : "file"));
+    json_set(file, "filename", json_new_string(name));
+    json_set(options, "driver", json_new_string("confined"));
+    json_set(options, "read-only", json_new_bool(true));
+    json_set(options, "file", file);
+    if (format)
+        json_set(options, "format", json_new_string(format));
+    auto_free char *text = json_to_text(options);
+    auto_free char *json_name = xasprintf("json:%s", text);
+    auto_error cause = {0};
+    struct node *node = node_open_filename(tool->graph, json_name, NULL, mode, &cause);
+    if (!node)
+        fail(err, cause.code, "Could not open '%s': %s", name,
+             strstr(cause.message, "': ") ? strstr(cause.message, "': ") + 3 : cause.message);
+    return node;
+}
+
 struct edge *tool_open(struct tool *tool, const char *name, bool is_image_opts, const char *format,
                        const struct open_mode *mode, uint32_t perm, struct error *err)
 {
     if (is_image_opts && format)
         return fail_null(err, EINVAL, "--image-opts and -f exclude each other: write driver=%s into the options",
                          format);
+    bool confined = tool->confined && mode->read_only;
+    if (confined && is_image_opts)
+        return fail_null(err, EINVAL, "--image-opts and --confined exclude each other: write driver=confined,format=... "
+                                      "into the options");
     struct node *node = is_image_opts ? node_open_image_opts(tool->graph, name, mode, err)
+                        : confined    ? open_confined(tool, name, format, mode, err)
                                       : node_open_filename(tool->graph, name, format, mode, err);
     if (!node)
         return NULL;

@@ -15,11 +15,17 @@ struct tool {
     struct loop *loop;
     struct object_set *objects; /* of --object */
     struct graph *graph;
+    struct doorman *doorman; /* NULL: the command line does not speak of confined images */
+    bool confined;           /* set by a command: what tool_open() opens for reading is parsed by a confined process */
     void *arg;
 };
 
-/* Runs fn(tool) in a coroutine and returns its exit status. */
-int tool_run(int (*fn)(struct tool *tool), void *arg);
+/* Runs fn(tool) in a coroutine, behind walls (walls/walls.h), and returns its exit status. The command line is looked at
+ * for what must be made before: a doorman, if it speaks of confined images. */
+int tool_run(int (*fn)(struct tool *tool), void *arg, int argc, char **argv);
+
+/* The format of an image as users name it, also of a confined one. */
+const char *tool_format(const struct node *node);
 
 /* The arguments of --object, in their order. true in *helped: one asked for help, and got it. YIELDS. */
 bool tool_add_objects(struct tool *tool, const struct texts *arguments, bool *helped, struct error *err);

@@ -12,9 +12,12 @@
 #include "base/co.h"
 #include "base/error.h"
 #include "block/export.h"
+#include "walls/walls.h"
 
 struct daemon {
     struct loop *loop;
+    struct doorman *doorman; /* outside of our walls */
+    struct walls_options walls;
     struct graph *graph;
     struct object_set *objects;
     struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */

@@ -8,7 +8,11 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "confined/doorman.h"
+#include "confined/worker.h"
+#include "formats/table.h"
 #include "storage-daemon/daemon.h"
+#include "walls/walls.h"
 
 struct signals {
     struct daemon *daemon;
@@ -56,6 +60,8 @@ int main(int argc, char **argv)
     struct daemon daemon = {.ready_fd = -1};
     auto_error err = {0};
     int status;
+    if (confined_is_worker(argc, argv))
+        return confined_worker_main(formats_table);
     log_set_program(argv[0]);
     if (!daemon_parse(&daemon, argc, argv, &status)) {
         free(daemon.options);
@@ -72,8 +78,10 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &ending, NULL);
     signal(SIGPIPE, SIG_IGN);
 
-    daemon.loop = loop_new(LOOP_AUTO, 0, &err);
-    if (!daemon.loop) {
+    /* The doorman before the loop and the walls, which are meant for us alone; and both before any image is opened. */
+    daemon.doorman = doorman_new(&err);
+    daemon.loop = daemon.doorman ? loop_new(LOOP_AUTO, 0, &err) : NULL;
+    if (!daemon.loop || !walls_enter(WALLS_DAEMON, &daemon.walls, &err)) {
         log_failure(&err);
         return 1;
     }
@@ -84,6 +92,7 @@ int main(int argc, char **argv)
     loop_unwatch(&signals.watch);
     close(signals.fd);
     loop_free(daemon.loop);
+    doorman_free(daemon.doorman);
     free(daemon.options);
     return status;
 }

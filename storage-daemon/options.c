@@ -91,6 +91,9 @@ static const struct option_type option_types[] = {
      "chardev", NULL, run_monitor},
     {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start an NBD server for exports of type nbd", 0,
      &nbd_server_options_type, NULL, NULL, run_nbd_server},
+    {.name = "sandbox",
+     .argument = WALLS_OPTIONS_HELP,
+     .help = "what the process gives up before it opens anything (default: on, with network=allow and the rest denied)"},
     {"object", "TYPE,id=ID[,...]", "make an object; 'help' lists types, 'TYPE,help' one's properties", 0,
      &object_options_type, "qom-type", &object_type_type, run_object},
     {.name = "daemonize", .help = "go to the background once everything above is up"},
@@ -146,6 +149,17 @@ static void remember(struct daemon *daemon, const struct option_type *type, cons
     daemon->options[daemon->option_count++] = (struct daemon_option){type, text};
 }
 
+static bool take_sandbox(struct daemon *daemon, const char *text, int *status)
+{
+    auto_error err = {0};
+    *status = 0;
+    if (walls_options_parse(text, &daemon->walls, &err))
+        return true;
+    log_error("--sandbox: %s", err.message);
+    *status = 1;
+    return false;
+}
+
 static bool take_trace(const char *globs, int *status)
 {
     auto_error err = {0};
@@ -175,6 +189,8 @@ static bool take_option(struct daemon *daemon, const struct option_type *type, c
         daemon->daemonize = true;
     } else if (!strcmp(type->name, "pidfile")) {
         daemon->pidfile = text;
+    } else if (!strcmp(type->name, "sandbox")) {
+        return take_sandbox(daemon, text, status);
     } else if (!strcmp(type->name, "trace")) {
         return take_trace(text, status);
     } else if (!strcmp(type->name, "help")) {

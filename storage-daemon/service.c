@@ -8,6 +8,7 @@
 #include "block/job.h"
 #include "block/node.h"
 #include "crypto/objects.h"
+#include "confined/doorman.h"
 #include "formats/table.h"
 #include "nbd/servers.h"
 #include "protocol/table.h"
@@ -49,6 +50,7 @@ void daemon_open(struct daemon *daemon)
     object_set_add_kinds(daemon->objects, crypto_object_kinds);
     daemon->graph = graph_new(daemon->loop, protocol_table);
     graph_add_drivers(daemon->graph, formats_table);
+    graph_add_drivers(daemon->graph, doorman_drivers(daemon->doorman));
     graph_set_objects(daemon->graph, daemon->objects);
     graph_set_events(daemon->graph, &events);
     daemon->qmp = qmp_server_new(daemon->loop, daemon);

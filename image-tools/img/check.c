@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "block/request.h"
+#include "confined/driver.h"
 #include "image-tools/img/command.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
@@ -22,7 +23,7 @@
 
 struct check_options {
     const char *format, *output, *repair, *cache;
-    bool quiet, force_share, image_opts;
+    bool quiet, force_share, image_opts, confined;
     struct texts objects;
 };
 
@@ -36,6 +37,8 @@ static const struct tool_option check_options[] = {
     OPTION_ROW_FLAG('q', "quiet", struct check_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG('U', "force-share", struct check_options, force_share,
                     "open the image even if another program is writing to it"),
+    OPTION_ROW_FLAG(0, "confined", struct check_options, confined,
+                    "parse the image in a process of its own that can do nothing else"),
     OPTION_ROW_FLAG(0, "image-opts", struct check_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct check_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
@@ -158,11 +161,11 @@ static int check_edge(struct edge *edge, const char *filename, uint32_t repair, 
 {
     struct node *node = edge->child;
     auto_error err = {0};
-    if (!node->driver->check) {
-        log_error("This image format does not support checks ('%s' has format %s)", filename, node->driver->name);
+    if (!node->driver->check || (confined_format(node) && !confined_can_check(node))) {
+        log_error("This image format does not support checks ('%s' has format %s)", filename, tool_format(node));
         return STATUS_NO_CHECK;
     }
-    struct image_check check = {.filename = (char *)filename, .format = (char *)node->driver->name};
+    struct image_check check = {.filename = (char *)filename, .format = (char *)tool_format(node)};
     int status = check_node(node, repair, quiet, output, &check, &err);
     if (error_is_set(&err))
         return img_fail(&err, STATUS_FAILED);
@@ -177,6 +180,7 @@ static int check_edge(struct edge *edge, const char *filename, uint32_t repair, 
 static int check_run(struct tool *tool, void *values, const struct texts *arguments)
 {
     const struct check_options *options = values;
+    tool->confined = options->confined;
     auto_error err = {0};
     enum output_format output;
     uint32_t repair;

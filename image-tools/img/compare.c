@@ -26,7 +26,7 @@ enum { STATUS_SAME, STATUS_DIFFERENT, STATUS_OPEN_FAILED, STATUS_MAP_FAILED, STA
 
 struct compare_options {
     const char *format, *second_format, *cache;
-    bool progress, quiet, strict, force_share, image_opts;
+    bool progress, quiet, strict, force_share, image_opts, confined;
     struct texts objects;
 };
 
@@ -40,6 +40,8 @@ static const struct tool_option compare_options[] = {
     OPTION_ROW_FLAG('q', "quiet", struct compare_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG('U', "force-share", struct compare_options, force_share,
                     "open the images even if another program is writing to them"),
+    OPTION_ROW_FLAG(0, "confined", struct compare_options, confined,
+                    "parse the images in a process of its own that can do nothing else"),
     OPTION_ROW_FLAG(0, "image-opts", struct compare_options, image_opts, "the FILEs are driver=FORMAT,..."),
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct compare_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
@@ -227,6 +229,7 @@ static int compare_edges(struct tool *tool, struct comparison *all, const struct
 static int compare_run(struct tool *tool, void *values, const struct texts *arguments)
 {
     const struct compare_options *options = values;
+    tool->confined = options->confined;
     const char *formats[2] = {options->format, options->second_format};
     struct comparison all = {0};
     auto_error err = {0};

@@ -31,7 +31,7 @@ struct convert_options {
     struct texts options;
     uint64_t rate;
     bool no_create, target_is_zero, compress, out_of_order, offload, salvage, progress, quiet, force_share, image_opts,
-        target_image_opts, bitmaps, skip_broken_bitmaps;
+        target_image_opts, bitmaps, skip_broken_bitmaps, confined;
     struct texts objects;
 };
 
@@ -68,6 +68,8 @@ static const struct tool_option convert_options[] = {
     OPTION_ROW_FLAG('q', "quiet", struct convert_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG('U', "force-share", struct convert_options, force_share,
                     "open the sources even if another program is writing to them"),
+    OPTION_ROW_FLAG(0, "confined", struct convert_options, confined,
+                    "parse the sources in a process of its own that can do nothing else"),
     OPTION_ROW_FLAG(0, "image-opts", struct convert_options, image_opts, "the sources are driver=FORMAT,..."),
     OPTION_ROW_FLAG(0, "target-image-opts", struct convert_options, target_image_opts,
                     "the target is driver=FORMAT,...; needs -n"),
@@ -326,6 +328,7 @@ static int convert_images(struct tool *tool, const struct convert_options *optio
 static int convert_run(struct tool *tool, void *values, const struct texts *arguments)
 {
     const struct convert_options *options = values;
+    tool->confined = options->confined;
     auto_error err = {0};
     if (!options->target_image_opts && options->options.count) {
         const struct block_driver *format =

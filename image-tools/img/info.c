@@ -20,7 +20,7 @@
 
 struct info_options {
     const char *format, *output, *cache;
-    bool backing_chain, force_share, image_opts;
+    bool backing_chain, force_share, image_opts, confined;
     struct texts objects;
 };
 
@@ -31,6 +31,8 @@ static const struct tool_option info_options[] = {
     OPTION_ROW_TEXT('t', "cache", "MODE", struct info_options, cache, "cache mode to open the image with"),
     OPTION_ROW_FLAG('U', "force-share", struct info_options, force_share,
                     "open the image even if another program is writing to it"),
+    OPTION_ROW_FLAG(0, "confined", struct info_options, confined,
+                    "parse the image in a process of its own that can do nothing else"),
     OPTION_ROW_FLAG(0, "image-opts", struct info_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct info_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
@@ -201,6 +203,10 @@ static struct block_graph_info *describe_one(struct tool *tool, const char *file
     struct block_graph_info *info = NULL;
     if (visit(visits, edge->child, filename, err))
         info = node_query_graph(edge->child, err);
+    if (info && tool->confined) {
+        free(info->format);
+        info->format = xstrdup(tool_format(edge->child));
+    }
     tool_close(edge);
     return info;
 }
@@ -242,6 +248,7 @@ static int print_chain(const struct block_graph_info_list *chain, const struct i
 static int info_run(struct tool *tool, void *values, const struct texts *arguments)
 {
     const struct info_options *options = values;
+    tool->confined = options->confined;
     auto_error err = {0};
     enum output_format output;
     if (!img_output_format(options->output, &output))

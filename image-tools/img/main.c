@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "base/trace.h"
+#include "confined/worker.h"
+#include "formats/table.h"
 #include "image-tools/img/command.h"
 
 static const struct img_command *const commands[] = {
@@ -118,7 +120,7 @@ static int start_with_values(const struct img_command *command, int argc, char *
     if (!check_arguments(command, arguments.count))
         return usage_error(command);
     struct invocation invocation = {command, values, arguments};
-    return tool_run(run_command, &invocation);
+    return tool_run(run_command, &invocation, argc, argv);
 }
 
 static int start_command(const struct img_command *command, int argc, char **argv)
@@ -159,6 +161,8 @@ int main(int argc, char **argv)
     auto_error err = {0};
     struct global_options options = {0};
     auto_free struct texts rest = {0};
+    if (confined_is_worker(argc, argv))
+        return confined_worker_main(formats_table);
     log_set_program(argv[0]);
     signal(SIGPIPE, SIG_IGN);
     switch (options_parse_leading(global_options, argc, argv, &options, &rest, &err)) {

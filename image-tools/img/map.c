@@ -14,7 +14,7 @@
 struct map_options {
     const char *format, *output;
     uint64_t start, length;
-    bool force_share, image_opts;
+    bool force_share, image_opts, confined;
     struct texts objects;
 };
 
@@ -25,6 +25,8 @@ static const struct tool_option map_options[] = {
     OPTION_ROW_TEXT(0, "output", "human|json", struct map_options, output, "layout of the result (default: human)"),
     OPTION_ROW_FLAG('U', "force-share", struct map_options, force_share,
                     "open the image even if another program is writing to it"),
+    OPTION_ROW_FLAG(0, "confined", struct map_options, confined,
+                    "parse the image in a process of its own that can do nothing else"),
     OPTION_ROW_FLAG(0, "image-opts", struct map_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct map_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
@@ -139,6 +141,7 @@ static int map_edge(struct edge *edge, uint64_t start, uint64_t end, struct mapp
 static int map_run(struct tool *tool, void *values, const struct texts *arguments)
 {
     const struct map_options *options = values;
+    tool->confined = options->confined;
     auto_error err = {0};
     struct mapper mapper = {0};
     if (!img_output_format(options->output, &mapper.output))

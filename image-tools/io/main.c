@@ -8,6 +8,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "confined/worker.h"
+#include "formats/table.h"
 #include "image-tools/io/io.h"
 
 struct io_options {
@@ -142,12 +144,14 @@ static int run(int argc, char **argv, struct io_options *options)
         return 1;
     }
     struct invocation invocation = {options, rest.count ? rest.items[0] : NULL};
-    return tool_run(io_main, &invocation);
+    return tool_run(io_main, &invocation, argc, argv);
 }
 
 int main(int argc, char **argv)
 {
     struct io_options options = {0};
+    if (confined_is_worker(argc, argv))
+        return confined_worker_main(formats_table);
     log_set_program(argv[0]);
     signal(SIGPIPE, SIG_IGN);
     int status = run(argc, argv, &options);
