@@ -13,6 +13,7 @@
 #include "base/trace.h"
 #include "confined/doorman.h"
 #include "confined/driver.h"
+#include "confined/worker.h"
 #include "crypto/objects.h"
 #include "formats/table.h"
 #include "objects/object.h"
@@ -143,6 +144,16 @@ bool tool_cache_mode(const char *name, struct open_mode *mode, bool *writethroug
         return true;
     }
     return fail(err, EINVAL, "'%s' is not a cache mode (none, writeback, writethrough, directsync or unsafe)", name);
+}
+
+bool tool_is_worker(int argc, char **argv)
+{
+    return confined_is_worker(argc, argv);
+}
+
+int tool_worker_main(void)
+{
+    return confined_worker_main(formats_table);
 }
 
 const char *tool_format(const struct node *node)

@@ -24,6 +24,10 @@ struct tool {
  * for what must be made before: a doorman, if it speaks of confined images. */
 int tool_run(int (*fn)(struct tool *tool), void *arg, int argc, char **argv);
 
+/* A confined worker is the same program again. First thing in main. */
+bool tool_is_worker(int argc, char **argv);
+int tool_worker_main(void);
+
 /* The format of an image as users name it, also of a confined one. */
 const char *tool_format(const struct node *node);
 

@@ -8,8 +8,6 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "base/trace.h"
-#include "confined/worker.h"
-#include "formats/table.h"
 #include "image-tools/img/command.h"
 
 static const struct img_command *const commands[] = {
@@ -161,8 +159,8 @@ int main(int argc, char **argv)
     auto_error err = {0};
     struct global_options options = {0};
     auto_free struct texts rest = {0};
-    if (confined_is_worker(argc, argv))
-        return confined_worker_main(formats_table);
+    if (tool_is_worker(argc, argv))
+        return tool_worker_main();
     log_set_program(argv[0]);
     signal(SIGPIPE, SIG_IGN);
     switch (options_parse_leading(global_options, argc, argv, &options, &rest, &err)) {

@@ -8,8 +8,6 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/trace.h"
-#include "confined/worker.h"
-#include "formats/table.h"
 #include "image-tools/io/io.h"
 
 struct io_options {
@@ -150,8 +148,8 @@ static int run(int argc, char **argv, struct io_options *options)
 int main(int argc, char **argv)
 {
     struct io_options options = {0};
-    if (confined_is_worker(argc, argv))
-        return confined_worker_main(formats_table);
+    if (tool_is_worker(argc, argv))
+        return tool_worker_main();
     log_set_program(argv[0]);
     signal(SIGPIPE, SIG_IGN);
     int status = run(argc, argv, &options);
