@@ -97,8 +97,10 @@ static int layer_status(struct node *node, uint64_t offset, uint64_t length, uin
     case EXTENT_DATA:
         status->data = true;
         if (!extent.child) {
-            status->node = node;
-            status->offset = offset;
+            if (node->driver->kind != DRIVER_FORMAT) { /* a format that moves its bytes itself has changed them */
+                status->node = node;
+                status->offset = offset;
+            }
             break;
         }
         result = locate(&extent, &status->node, &status->offset, flags & BLOCK_STATUS_PRECISE, &is_hole);

@@ -3,6 +3,7 @@
 #include "formats/table.h"
 
 const struct block_driver *const formats_table[] = {
+    &luks_driver,
     &qcow2_driver,
     &raw_driver,
     NULL,

@@ -7,6 +7,7 @@
 
 extern const struct block_driver *const formats_table[];
 
+extern const struct block_driver luks_driver;
 extern const struct block_driver raw_driver;
 extern const struct block_driver qcow2_driver; /* formats/qcow2 */
 
