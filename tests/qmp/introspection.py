@@ -11,7 +11,7 @@ from qmp import Program, Qmp
 
 OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 # Members and values that came after the version of the peer that distributions have.
-NEWER = {"discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections"}
+NEWER = {"confined", "discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections"}
 
 
 def introspect(program):
