@@ -270,14 +270,18 @@ static uint8_t *format_directory(struct qcow2 *q, uint64_t *size, uint64_t room)
     return directory;
 }
 
-/* Only flags have changed, or contents of equal length: each is inside one sector, and old ones are as good as new. */
+static int replace_directory(struct qcow2 *q);
+
+/* Only flags have changed, or contents of equal length: each is inside one sector, and old ones are as good as new. A
+ * directory with unused bytes behind its entries, which others may write, is replaced. */
 static int patch_directory(struct qcow2 *q)
 {
     uint64_t size;
     auto_free uint8_t *directory = format_directory(q, &size, 0);
     if (!directory)
         return -ENOMEM;
-    assert(size == q->header.bitmap_directory_size);
+    if (size != q->header.bitmap_directory_size)
+        return replace_directory(q);
     int result = overlap_check(q, q->header.bitmap_directory_offset, size, OVERLAP_BITMAP_DIRECTORY);
     if (!result)
         result = block_write_buffer(q->file, q->header.bitmap_directory_offset, directory, round_up(size, 8), 0);
