@@ -45,7 +45,7 @@ struct uring {
     bool eventfd_queued;
     bool may_spin; /* shared memory tells of completions that are to be fetched, and there is a second processor */
     unsigned short_waits;       /* how usual they are of late, 0 to SHORT_WAITS_MAX */
-    uint64_t operations_before; /* the wait before this one */
+    uint64_t operations_before; /* what there was at the last wait */
 };
 
 struct uring_op {
@@ -293,33 +293,54 @@ static bool spin(struct loop *loop, struct uring *uring, uint64_t until_ns)
     return false;
 }
 
-static bool is_lockstep(struct loop *loop, struct uring *uring)
+static void submit(struct loop *loop, struct uring *uring)
 {
-    uint64_t operations = loop->stats.operations - uring->operations_before;
-    uring->operations_before = loop->stats.operations;
-    return uring->may_spin && operations && operations <= SPIN_OPERATIONS;
+    loop->stats.system_calls++;
+    io_uring_submit(&uring->ring);
 }
 
-static void submit_and_wait(struct loop *loop, struct uring *uring, int64_t timeout_ns)
+static void fetch(struct loop *loop, struct uring *uring)
 {
-    if (io_uring_cq_ready(&uring->ring) && !io_uring_sq_ready(&uring->ring))
+    if (!(IO_URING_READ_ONCE(*uring->ring.sq.kflags) & IORING_SQ_TASKRUN))
         return;
-    bool has_work = io_uring_sq_ready(&uring->ring); /* part of which will be complete when the call returns */
-    if (has_work || (timeout_ns >= 0 && timeout_ns < SPIN_NS) || !is_lockstep(loop, uring)) {
-        sleep_in_kernel(loop, uring, timeout_ns);
-        return;
-    }
+    loop->stats.system_calls++;
+    io_uring_get_events(&uring->ring);
+}
+
+static void wait_in_lockstep(struct loop *loop, struct uring *uring, int64_t timeout_ns)
+{
     uint64_t start_ns = loop_now_ns(loop);
-    if (uring->short_waits >= SPIN_FROM && spin(loop, uring, start_ns + SPIN_NS)) {
-        loop->stats.system_calls++;
-        io_uring_get_events(&uring->ring);
-    } else {
+    if (uring->short_waits >= SPIN_FROM && spin(loop, uring, start_ns + SPIN_NS))
+        fetch(loop, uring);
+    else
         sleep_in_kernel(loop, uring, timeout_ns);
-    }
     if (loop_now_ns(loop) - start_ns > SPIN_NS)
         uring->short_waits -= MIN(uring->short_waits, 2u);
     else if (uring->short_waits < SHORT_WAITS_MAX)
         uring->short_waits++;
+}
+
+/* What is submitted may be complete at once: then there was no wait, and the operations go on to be counted. */
+static void submit_and_wait(struct loop *loop, struct uring *uring, int64_t timeout_ns)
+{
+    bool has_work = io_uring_sq_ready(&uring->ring);
+    if (io_uring_cq_ready(&uring->ring) && !has_work)
+        return;
+    bool is_lockstep = uring->may_spin && loop->stats.operations - uring->operations_before <= SPIN_OPERATIONS;
+    if (!is_lockstep || (timeout_ns >= 0 && timeout_ns < SPIN_NS)) {
+        sleep_in_kernel(loop, uring, timeout_ns);
+        if (has_work)
+            return;
+    } else {
+        if (has_work)
+            submit(loop, uring);
+        if (has_work && has_news(uring)) {
+            fetch(loop, uring);
+            return;
+        }
+        wait_in_lockstep(loop, uring, timeout_ns);
+    }
+    uring->operations_before = loop->stats.operations;
 }
 
 /* --- watches --- */
