@@ -5,7 +5,9 @@
 #define BLOCK_BORDER_H
 
 #include <inttypes.h>
+#include "block/dirty_bitmap.h"
 #include "block/internal.h"
+#include "block/latency.h"
 
 /* A write, zero or discard in flight, on the stack of its coroutine and on node->tracked. A serialising one (its
  * padding reads and writes back bytes of others) and any other that overlaps exclude each other; the later one waits.
@@ -27,6 +29,16 @@ int request_read_padded(struct node *node, uint64_t offset, uint64_t length, str
 int request_write_padded(struct node *node, uint64_t offset, uint64_t length, struct buffers from, uint32_t flags);
 int request_zero(struct node *node, uint64_t offset, uint64_t length, uint32_t flags);
 void tracked_wait(struct node *node, struct tracked_request *request);
+
+void request_pass_threshold(struct node *node, uint64_t end);
+
+/* Bytes are about to change: bitmaps, and who wants to know how far writes go. */
+static inline void request_begin_change(struct node *node, uint64_t offset, uint64_t length)
+{
+    dirty_bitmaps_record(node, offset, length);
+    if (unlikely(node->write_threshold) && offset + length > node->write_threshold)
+        request_pass_threshold(node, offset + length);
+}
 
 static inline struct node *request_enter(struct edge *edge)
 {

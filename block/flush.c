@@ -56,7 +56,9 @@ int block_flush(struct edge *edge)
 {
     struct node *node = request_enter(edge);
     trace(block_flush, "node %s", node->name);
+    uint64_t start_ns = latency_start(edge);
     int result = node_flush(node);
+    latency_end(node, LATENCY_FLUSH, start_ns);
     node->stats.flush_operations++;
     if (result)
         node->stats.failed_flushes++;

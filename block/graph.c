@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "block/dirty_bitmap.h"
+#include "block/latency.h"
 #include "qmp/schema/types.h"
 
 #define MAX_DEPTH 200 /* of nested nodes: backing chains beyond this are refused */
@@ -222,6 +223,7 @@ static void node_free(struct node *node)
     assert(list_empty(&node->parents));
     blockdev_options_free(node->options);
     dirty_bitmaps_free(node);
+    latency_free(node);
     free(node->state);
     free(node->filename);
     free(node->name);
@@ -249,7 +251,7 @@ static bool check_depth(const struct node *opener, struct error *err)
     return true;
 }
 
-static bool open_driver(struct node *node, struct error *err)
+bool node_open_driver(struct node *node, struct error *err)
 {
     if (!node_apply_options(node, node->options, err))
         return false;
@@ -276,7 +278,7 @@ static struct node *open_with(struct graph *graph, const struct block_driver *dr
     node->probed_by_image = context->probed_by_image;
     node->metadata_only = context->metadata_only;
     /* Opening yields: the name may have been taken meanwhile, also by one of the node's own children. */
-    if (!open_driver(node, err) || (options->node_name && !check_name(graph, options->node_name, err))) {
+    if (!node_open_driver(node, err) || (options->node_name && !check_name(graph, options->node_name, err))) {
         node_free(node);
         return NULL;
     }

@@ -41,6 +41,8 @@ struct blockdev_options *graph_inherit(const struct node *parent, const char *ro
 /* Attaches an opened child under a role; refuses loops. Takes over the reference, also on failure. */
 struct edge *graph_attach_child(struct node *parent, const char *role, struct node *child, uint32_t perm,
                                 uint32_t shared, struct error *err);
+/* Applies the options and has the driver open the node. */
+bool node_open_driver(struct node *node, struct error *err);
 /* The generic options into the node's fields; refuses contradictions. */
 bool node_apply_options(struct node *node, const struct blockdev_options *options, struct error *err);
 

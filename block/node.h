@@ -62,13 +62,18 @@ struct block_stats {
     uint64_t read_bytes, write_bytes, discard_bytes, zero_bytes;
     uint64_t read_operations, write_operations, discard_operations, flush_operations, zero_operations;
     uint64_t failed_reads, failed_writes, failed_discards, failed_flushes;
+    uint64_t invalid_reads, invalid_writes, invalid_discards; /* refused at the border */
     uint64_t highest_write_offset;
+    /* Of requests from outside of the graph only: time they took, and when the last one ended. */
+    uint64_t read_ns, write_ns, discard_ns, flush_ns, last_ns;
+    struct latency_histogram *histograms[3]; /* of enum latency_kind; NULL: not counted (block/latency.h) */
 };
 
 struct node {
     const struct block_driver *driver;
     struct graph *graph;
     struct loop *loop;
+    const struct block_driver *inactive; /* its own driver, while it is handed over (block/active.h); else NULL */
     char *name;     /* node-name; generated ("#block123") when the user gave none */
     char *filename; /* for people and for info: the protocol's file name, or the file child's; may be NULL */
     void *state;    /* the driver's instance, driver->instance_size bytes, zeroed before open */
@@ -115,6 +120,7 @@ struct node {
     bool flushing; /* one flush at a time; later ones join or follow it */
     struct co_queue flush_queue;
     struct block_stats stats;
+    uint64_t write_threshold; /* the first write beyond it is reported; 0: none */
     struct list bitmaps; /* of struct dirty_bitmap, by link: named ones and those of jobs */
     struct job *job;     /* whose source or target it is, or NULL; block/job.h */
     bool corrupt;        /* a fatal corruption was found: writes are refused with -EIO */
@@ -162,6 +168,8 @@ struct graph_events {
     /* BLOCK_IMAGE_CORRUPTED; offset and size are UINT64_MAX when unknown. */
     void (*image_corrupted)(void *user, struct node *node, const char *message, uint64_t offset, uint64_t size,
                             bool fatal);
+    /* A write goes beyond node->write_threshold, which is 0 by then. */
+    void (*write_threshold)(void *user, struct node *node, uint64_t threshold, uint64_t exceeded_by);
     void *user;
 };
 void graph_set_events(struct graph *graph, const struct graph_events *events);

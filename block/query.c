@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "block/dirty_bitmap.h"
 #include "block/driver.h"
 
 static const char *name_of(const struct node *node)
@@ -164,6 +165,23 @@ struct block_graph_info *node_query_graph(struct node *node, struct error *err)
     return graph;
 }
 
+static void query_bitmaps(const struct node *node, struct block_device_info *info)
+{
+    const struct dirty_bitmap *bitmap;
+    list_for_each (bitmap, &node->bitmaps, link) {
+        struct block_dirty_info *dirty = block_dirty_info_new();
+        dirty->name = xstrdup(bitmap->name);
+        dirty->count = (int64_t)dirty_bitmap_count(bitmap);
+        dirty->granularity = bitmap->granularity;
+        dirty->recording = bitmap->recording && !bitmap->inconsistent;
+        dirty->busy = bitmap->busy != 0;
+        dirty->persistent = bitmap->persistent;
+        dirty->has_inconsistent = dirty->inconsistent = bitmap->inconsistent;
+        schema_list_append(&info->n_dirty_bitmaps, (void ***)&info->dirty_bitmaps, dirty);
+        info->has_dirty_bitmaps = true;
+    }
+}
+
 struct block_device_info *node_query_device(struct node *node, bool flat, struct error *err)
 {
     struct image_info *image = node_query_image(node, !flat, err);
@@ -173,14 +191,16 @@ struct block_device_info *node_query_device(struct node *node, bool flat, struct
     struct node *backing = node_backing(node);
     info->file = xstrdup(name_of(node));
     info->node_name = xstrdup(node->name);
-    info->drv = xstrdup(node->driver->name);
+    info->drv = xstrdup(node->inactive ? node->inactive->name : node->driver->name);
     info->ro = node->read_only;
-    info->active = true;
+    info->active = !node->inactive;
     info->backing_file = backing ? xstrdup(name_of(backing)) : NULL;
     for (; backing; backing = node_backing(backing))
         info->backing_file_depth++;
     info->detect_zeroes = (enum blockdev_detect_zeroes_options)node->detect_zeroes;
     info->image = image;
+    info->write_threshold = (int64_t)node->write_threshold;
+    query_bitmaps(node, info);
     info->cache = new (struct blockdev_cache_info);
     info->cache->writeback = true;
     info->cache->direct = node->direct;

@@ -176,9 +176,12 @@ int block_read(struct edge *edge, uint64_t offset, uint64_t length, struct buffe
 {
     struct node *node = request_enter(edge);
     trace(block_read, "node %s: offset %" PRIu64 " length %" PRIu64, node->name, offset, length);
+    uint64_t start_ns = latency_start(edge);
     int result = check_read(node, offset, length);
+    node->stats.invalid_reads += unlikely(result != 0);
     if (likely(!result && length))
         result = node_read(node, offset, length, to, flags);
+    latency_end(node, LATENCY_READ, start_ns);
     if (likely(result >= 0)) {
         node->stats.read_bytes += length;
         node->stats.read_operations++;
@@ -187,6 +190,15 @@ int block_read(struct edge *edge, uint64_t offset, uint64_t length, struct buffe
     }
     request_leave(node);
     return result;
+}
+
+void request_pass_threshold(struct node *node, uint64_t end)
+{
+    const struct graph_events *events = &node->graph->events;
+    uint64_t threshold = node->write_threshold;
+    node->write_threshold = 0;
+    if (events->write_threshold)
+        events->write_threshold(events->user, node, threshold, end - threshold);
 }
 
 void request_wrote(struct node *node, uint64_t offset, uint64_t length)
@@ -220,14 +232,16 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
 {
     struct node *node = request_enter(edge);
     trace(block_write, "node %s: offset %" PRIu64 " length %" PRIu64 " flags %#x", node->name, offset, length, flags);
+    uint64_t start_ns = latency_start(edge);
     int result = request_check_write(edge, offset, length, flags);
+    node->stats.invalid_writes += unlikely(result != 0);
     if (likely(!result && length)) {
         struct tracked_request tracked;
         bool pads = !is_aligned(offset | length, node->limits.request_alignment);
         tracked_begin(node, &tracked, offset, length, pads || (flags & REQUEST_SERIALISING));
         if (unlikely(node->no_flush))
             flags &= ~(uint32_t)REQUEST_FUA;
-        dirty_bitmaps_record(node, offset, length);
+        request_begin_change(node, offset, length);
         result = write_tracked(node, offset, length, from, flags);
         dirty_bitmaps_record(node, offset, length);
         /* A failed write may have left anything behind, and made the file longer. */
@@ -237,6 +251,7 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
             result = node_flush(node);
         tracked_end(node, &tracked);
     }
+    latency_end(node, LATENCY_WRITE, start_ns);
     if (likely(!result)) {
         node->stats.write_bytes += length;
         node->stats.write_operations++;

@@ -116,14 +116,16 @@ int block_zero(struct edge *edge, uint64_t offset, uint64_t length, uint32_t fla
 {
     struct node *node = request_enter(edge);
     trace(block_zero, "node %s: offset %" PRIu64 " length %" PRIu64 " flags %#x", node->name, offset, length, flags);
+    uint64_t start_ns = latency_start(edge);
     int result = request_check_write(edge, offset, length, flags);
+    node->stats.invalid_writes += result != 0;
     if (!result && length) {
         struct tracked_request tracked;
         bool serialising = zero_pads(node, offset, length) || (flags & REQUEST_SERIALISING);
         tracked_begin(node, &tracked, offset, length, serialising);
         if (node->no_flush)
             flags &= ~(uint32_t)REQUEST_FUA;
-        dirty_bitmaps_record(node, offset, length);
+        request_begin_change(node, offset, length);
         result = request_zero(node, offset, length, flags);
         dirty_bitmaps_record(node, offset, length);
         if (!result)
@@ -132,6 +134,7 @@ int block_zero(struct edge *edge, uint64_t offset, uint64_t length, uint32_t fla
             result = node_flush(node); /* parts may have gone ways that are not durable by themselves */
         tracked_end(node, &tracked);
     }
+    latency_end(node, LATENCY_WRITE, start_ns);
     if (!result) {
         node->stats.zero_bytes += length;
         node->stats.zero_operations++;
@@ -166,9 +169,11 @@ int block_discard(struct edge *edge, uint64_t offset, uint64_t length)
 {
     struct node *node = request_enter(edge);
     trace(block_discard, "node %s: offset %" PRIu64 " length %" PRIu64, node->name, offset, length);
+    uint64_t start_ns = latency_start(edge);
     int result = request_check_write(edge, offset, length, 0);
     if (!result && !span_fits(offset, length, node->size))
         result = -EIO;
+    node->stats.invalid_discards += result != 0;
     if (!result && length) {
         struct tracked_request tracked;
         tracked_begin(node, &tracked, offset, length, false);
@@ -178,6 +183,7 @@ int block_discard(struct edge *edge, uint64_t offset, uint64_t length)
         node_mark_written(node);
         tracked_end(node, &tracked);
     }
+    latency_end(node, LATENCY_DISCARD, start_ns);
     if (!result) {
         node->stats.discard_bytes += length;
         node->stats.discard_operations++;

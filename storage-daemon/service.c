@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include "base/stream.h"
 #include "block/export.h"
+#include "block/filters/table.h"
 #include "block/job.h"
 #include "block/node.h"
 #include "crypto/objects.h"
@@ -28,6 +29,13 @@ static void on_image_corrupted(void *user, struct node *node, const char *messag
                                     (int64_t)offset, size != UINT64_MAX, (int64_t)size, fatal);
 }
 
+static void on_write_threshold(void *user, struct node *node, uint64_t threshold, uint64_t exceeded_by)
+{
+    struct daemon *daemon = user;
+    if (daemon->qmp)
+        qmp_event_block_write_threshold(qmp_server_events(daemon->qmp), node->name, exceeded_by, threshold);
+}
+
 static void on_export_deleted(void *user, const char *id)
 {
     struct daemon *daemon = user;
@@ -44,20 +52,27 @@ void daemon_quit(void *app)
 
 void daemon_open(struct daemon *daemon)
 {
-    const struct graph_events events = {.image_corrupted = on_image_corrupted, .user = daemon};
+    const struct graph_events events = {
+        .image_corrupted = on_image_corrupted, .write_threshold = on_write_threshold, .user = daemon};
     daemon->objects = object_set_new(daemon->loop);
     object_set_add_kinds(daemon->objects, daemon_object_kinds);
     object_set_add_kinds(daemon->objects, crypto_object_kinds);
     daemon->graph = graph_new(daemon->loop, protocol_table);
     graph_add_drivers(daemon->graph, formats_table);
+    graph_add_drivers(daemon->graph, filters_table);
     if (daemon->doorman) /* none: a daemon that lives inside another program opens no images of strangers */
         graph_add_drivers(daemon->graph, doorman_drivers(daemon->doorman));
     graph_set_objects(daemon->graph, daemon->objects);
     graph_set_events(daemon->graph, &events);
     daemon->qmp = qmp_server_new(daemon->loop, daemon);
+    qmp_server_add_module(daemon->qmp, &qmp_module_block_bitmap);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_core);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_export);
+    qmp_server_add_module(daemon->qmp, &qmp_module_block_job);
+    qmp_server_add_module(daemon->qmp, &qmp_module_block_node);
+    qmp_server_add_module(daemon->qmp, &qmp_module_block_stats);
     qmp_server_add_module(daemon->qmp, &qmp_module_job);
+    qmp_server_add_module(daemon->qmp, &qmp_module_transaction);
     daemon->jobs = daemon_new_jobs(daemon);
     qmp_server_add_module(daemon->qmp, &qmp_module_qom);
     qmp_server_on_quit(daemon->qmp, daemon_quit);
