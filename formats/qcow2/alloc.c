@@ -45,7 +45,7 @@ static int find_run(struct qcow2 *q, uint64_t least, uint64_t most, struct run *
             if (result)
                 return result;
         }
-        if (refcount_read(block, q->header.refcount_order, index & block_mask) == 0) {
+        if (refcount_read(block, q->header.refcount_order, index & block_mask) == 0 && !log_holds(q, index)) {
             if (run->count++ == 0)
                 run->first = index;
             run->first_free = MIN(run->first_free, index);
@@ -122,7 +122,7 @@ static int tail_has_room(struct qcow2 *q, uint64_t size, bool *has_room)
     if (result || !block)
         return result;
     result = refcount_get(q, index + 1, &count);
-    if (result || count)
+    if (result || count || log_holds(q, index + 1))
         return result;
     result = overlap_check(q, (index + 1) << q->cluster_bits, q->cluster_size, 0);
     *has_room = !result;

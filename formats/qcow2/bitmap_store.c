@@ -418,6 +418,8 @@ static int write_bits(struct qcow2 *q, struct stored_bitmap *s)
     uint64_t *copy = try_calloc(MAX(words, 1ull), 8);
     auto_free uint8_t *cluster = block_alloc_buffer(q->file, q->cluster_size);
     int result = copy && cluster ? 0 : -ENOMEM;
+    if (s->saved_words != words)
+        free(TAKE(s->saved)); /* the disk has another size now */
     if (!result)
         memcpy(copy, bitmap->bits, words * 8); /* what is set while we write is for the next time */
     for (uint32_t i = 0; i < s->table.count && !result; i++) {
@@ -432,6 +434,7 @@ static int write_bits(struct qcow2 *q, struct stored_bitmap *s)
     }
     free(s->saved);
     s->saved = copy;
+    s->saved_words = words;
     return 0;
 }
 

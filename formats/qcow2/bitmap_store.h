@@ -15,6 +15,7 @@ struct stored_bitmap {
     struct disk_table table; /* offset 0: has no place yet */
     bool is_new_table;       /* its place has never been written */
     uint64_t *saved;         /* the bits on disk, as words; NULL: not known */
+    uint64_t saved_words;
 };
 
 /* Makes node->bitmaps. `trusted`: bitmaps in use are good, since it is known which writes they may miss. A damaged

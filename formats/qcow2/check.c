@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "formats/qcow2/counts.h"
 #include "formats/qcow2/entry.h"
+#include "formats/qcow2/write_log.h"
 #include "qmp/schema/types.h"
 
 enum { REPORTS_MAX = 200 };
@@ -210,6 +211,19 @@ static int count_refcount_structures(struct walk *walk)
     return result;
 }
 
+/* Changes of the write log that will be done again need their clusters. */
+static int count_recovery(struct walk *walk)
+{
+    struct qcow2 *q = walk->check->q;
+    int result = 0;
+    for (size_t i = 0; i < q->recovery.count && !result; i++) {
+        const struct log_change *change = &q->recovery.items[i];
+        struct walk silent = {.check = walk->check};
+        result = count_entry(&silent, change->entry, change->cluster << q->cluster_bits);
+    }
+    return result;
+}
+
 int check_count(struct check *check, bool refcount_structures, bool report)
 {
     struct qcow2 *q = check->q;
@@ -224,6 +238,8 @@ int check_count(struct check *check, bool refcount_structures, bool report)
         result = count_l1(&walk, q->l1.entries, q->l1.count);
     if (!result)
         result = count_snapshots(&walk);
+    if (!result)
+        result = count_recovery(&walk);
     if (!result) {
         auto_error err = {0};
         int bitmaps = bitmap_table_visit(q, count_bitmap_span, &walk, &err);
@@ -259,7 +275,15 @@ static int check_and_repair(struct check *check)
 /* A repair that left no error behind takes the marks of damage away. */
 static int clear_marks(struct qcow2 *q)
 {
-    int result = header_set_incompatible(q, INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT, false);
+    int result = 0;
+    if (log_is_valid(q) && !q->log.active) {
+        /* Found in a corrupt image: it speaks of what was there before the repair. */
+        q->header.log_offset = 0;
+        q->header.autoclear &= ~AUTOCLEAR_WRITE_LOG;
+        result = header_store(q);
+    }
+    if (!result)
+        result = header_set_incompatible(q, INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT, false);
     if (!result && q->node)
         q->node->corrupt = false;
     return result;
@@ -280,6 +304,8 @@ int qcow2_check_state(struct qcow2 *q, uint32_t repair, struct image_check *resu
     /* Changes that the corruption kept from the disk are lost: what is on disk is repaired. */
     if (was_broken && repair && !qcow2_reload(q, err))
         status = -EIO;
+    if (was_broken && repair && !status)
+        status = log_reset(q); /* what was noted is lost too */
     if (q->writable && !was_broken && !(q->header.incompatible & INCOMPATIBLE_DIRTY && repair))
         status = qcow2_sync_locked(q);
     if (repair)

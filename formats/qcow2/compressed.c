@@ -17,6 +17,7 @@
 #include "formats/qcow2/compress.h"
 #include "formats/qcow2/entry.h"
 #include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 
 enum { SLOTS_MIN = 4, SLOTS_MAX = 64, CACHE_BYTES = 2 * 1024 * 1024 };
 
@@ -265,6 +266,7 @@ static int link_compressed(struct qcow2 *q, uint64_t guest, uint64_t descriptor)
                              problem);
     mapping_free_later(q, entry, &old, FREE_OTHER);
     l2_put(q, slice, index, (struct l2_entry){descriptor, 0});
+    log_note(q, cluster_index(q, guest), (struct l2_entry){descriptor, 0}, 1, false);
     cache_mark_dirty(&q->l2_cache, slice_offset);
     return 0;
 }
@@ -272,7 +274,7 @@ static int link_compressed(struct qcow2 *q, uint64_t guest, uint64_t descriptor)
 /* Under a claim. */
 static int store_compressed(struct qcow2 *q, uint64_t guest, const void *packed, size_t size)
 {
-    uint64_t host, descriptor = 0;
+    uint64_t host, descriptor = 0, ticket = 0;
     co_mutex_lock(&q->lock);
     int result = alloc_bytes(q, size, &host);
     if (!result && !compressed_describe(q, host, size, &descriptor))
@@ -286,10 +288,10 @@ static int store_compressed(struct qcow2 *q, uint64_t guest, const void *packed,
         result = link_compressed(q, guest, descriptor);
     if (result)
         (void)refcount_add(q, host, size, -1, NULL);
-    else
+    else if (!(result = log_settle(q, &ticket)))
         result = qcow2_relieve(q); /* when this fails, the entry is there and its bytes stay counted */
     co_mutex_unlock(&q->lock);
-    return result;
+    return result ? result : log_wait(q, ticket);
 }
 
 static int write_normal(struct node *node, uint64_t offset, uint64_t length, void *data)
@@ -335,6 +337,9 @@ int qcow2_write_compressed(struct node *node, uint64_t offset, uint64_t length, 
         return -ENOTSUP;
     if (in_cluster(q, offset) || (in_cluster(q, length) && offset + length != q->size))
         return -EINVAL;
+    int covered = dirty_log_cover(q, offset, length);
+    if (covered)
+        return covered;
     uint8_t *data = block_alloc_buffer(q->file, q->cluster_size);
     uint8_t *packed = block_alloc_buffer(q->file, q->cluster_size);
     int result = data && packed ? 0 : -ENOMEM;

@@ -9,12 +9,13 @@
 #include "block/name.h"
 #include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 #include "qmp/schema/types.h"
 
 /* Bits that promise something about what we do not keep up to date go before the first write. */
 static bool clear_autoclear(struct qcow2 *q, struct error *err)
 {
-    uint64_t kept = q->header.autoclear & (AUTOCLEAR_RAW_DATA | AUTOCLEAR_BITMAPS);
+    uint64_t kept = q->header.autoclear & (AUTOCLEAR_RAW_DATA | AUTOCLEAR_BITMAPS | AUTOCLEAR_WRITE_LOG);
     if (kept == q->header.autoclear)
         return true;
     q->header.autoclear = kept;
@@ -60,7 +61,7 @@ static void set_node(struct node *node, struct qcow2 *q)
 static bool load_bitmaps(struct qcow2 *q, struct error *err)
 {
     auto_error problem = {0};
-    if (bitmaps_load(q, false, &problem))
+    if (bitmaps_load(q, log_is_valid(q), &problem) && dirty_log_recover(q, &problem))
         return true;
     if (q->node->read_only) {
         log_warning("image '%s': %s", q->node->filename ? q->node->filename : q->node->name, problem.message);
@@ -68,6 +69,29 @@ static bool load_bitmaps(struct qcow2 *q, struct error *err)
     }
     error_move(err, &problem);
     return false;
+}
+
+/* The image as the last program left it, killed or not, without a log. In this order, so that a crash on the way loses
+ * nothing: what was logged is in the tables, the bitmaps are stored, only then the log goes. */
+static bool recover(struct qcow2 *q, struct error *err)
+{
+    bool was_dirty = q->header.incompatible & INCOMPATIBLE_DIRTY;
+    if (!log_load(q, err) || !repair_dirty(q, err) || !log_replay(q, was_dirty, err))
+        return false;
+    return !log_is_valid(q) || (bitmaps_store(q, true, err) && log_drop(q, err));
+}
+
+/* Bitmaps are worth a log from the start: a crash finds either unused ones, or a log that knows what they miss. */
+static bool begin_use(struct qcow2 *q, struct error *err)
+{
+    log_init(q);
+    int result = 0;
+    if (q->bitmaps.count) {
+        co_mutex_lock(&q->lock);
+        result = log_begin(q);
+        co_mutex_unlock(&q->lock);
+    }
+    return result ? fail_errno(err, result, "cannot begin the write log") : bitmaps_begin_use(q, err);
 }
 
 static bool open_state(struct node *node, struct qcow2 *q, struct error *err)
@@ -90,7 +114,7 @@ static bool open_state(struct node *node, struct qcow2 *q, struct error *err)
         return true;
     }
     q->writable = true;
-    return clear_autoclear(q, err) && repair_dirty(q, err) && bitmaps_begin_use(q, err);
+    return recover(q, err) && clear_autoclear(q, err) && begin_use(q, err);
 }
 
 static bool qcow2_open(struct node *node, struct error *err)
@@ -109,6 +133,8 @@ static void qcow2_close(struct node *node)
     if (!q->broken && !bitmaps_store(q, true, &err))
         log_error("closing '%s': %s", node->filename ? node->filename : node->name, err.message);
     int result = qcow2_finish(q);
+    if (!result && q->writable && !q->broken && !log_drop(q, &err))
+        log_error("closing '%s': %s", node->filename ? node->filename : node->name, err.message);
     if (result)
         log_error("cannot write the metadata of '%s' on closing it: %s", node->filename ? node->filename : node->name,
                   strerror(-result));
@@ -145,6 +171,8 @@ static bool qcow2_reopen_prepare(struct node *node, const struct blockdev_option
     bool ends = !node->read_only && options->read_only;
     bool ok = options_check_reopen(q, &options->u.qcow2, &now->caches, err) && (!ends || bitmaps_store(q, true, err));
     int result = ok && (ends || now->caches.wanted) ? qcow2_finish(q) : 0;
+    if (ok && !result && ends)
+        ok = log_drop(q, err);
     if (result)
         ok = fail_errno(err, result, "node '%s': cannot write its metadata", node->name);
     if (ok)
@@ -158,7 +186,7 @@ static void qcow2_reopen_abort(struct node *node, struct reopen_state *state)
 {
     struct qcow2 *q = node->state;
     auto_error err = {0};
-    if (q->writable && !q->broken && !q->bitmaps_in_use && !bitmaps_begin_use(q, &err)) {
+    if (q->writable && !q->broken && !q->bitmaps_in_use && !begin_use(q, &err)) {
         q->broken = true;
         log_error("node '%s': %s", node->name, err.message);
     }
@@ -175,7 +203,7 @@ static void qcow2_reopen_commit(struct node *node, struct reopen_state *state)
     auto_error err = {0};
     if (!q->writable && was_writable)
         bitmaps_set_read_only(q);
-    if (q->writable && !was_writable && !(clear_autoclear(q, &err) && bitmaps_begin_use(q, &err))) {
+    if (q->writable && !was_writable && !(recover(q, &err) && clear_autoclear(q, &err) && begin_use(q, &err))) {
         q->broken = true; /* nothing may be written under bits that promise otherwise */
         log_error("node '%s': %s", node->name, err.message);
     }
@@ -191,7 +219,8 @@ static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
 
 static int qcow2_flush(struct node *node)
 {
-    return qcow2_sync(node->state);
+    int result = dirty_log_checkpoint(node->state, false);
+    return result ? result : qcow2_sync(node->state);
 }
 
 static struct image_info_specific *specific_info(const struct qcow2 *q)

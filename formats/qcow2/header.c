@@ -180,6 +180,23 @@ static bool parse_bitmaps(struct header *h, const uint8_t *data, uint32_t length
     return check_aligned(h, "bitmap_directory_offset", h->bitmap_directory_offset, err);
 }
 
+/* What cannot be ours, or is not whole, is no log: nothing depends on it. */
+static void parse_write_log(struct header *h, const uint8_t *data, uint32_t length)
+{
+    uint64_t cluster_size = 1ull << h->cluster_bits;
+    if (!(h->autoclear & AUTOCLEAR_WRITE_LOG) || length != WRITE_LOG_EXTENSION_SIZE ||
+        load_be32(data) != WRITE_LOG_VERSION)
+        return;
+    uint64_t offset = load_be64(data + 8), size = load_be64(data + 16);
+    uint32_t bits = load_be32(data + 4);
+    if (!offset || offset % cluster_size || offset >= HOST_OFFSET_END || size % cluster_size || size > 16 * MiB ||
+        bits < 9 || bits > 62)
+        return;
+    h->log_offset = offset;
+    h->log_size = size;
+    h->log_region_bits = bits;
+}
+
 static bool take_string(char **to, const uint8_t *data, uint32_t length, const char *what, struct error *err)
 {
     if (*to)
@@ -215,6 +232,8 @@ static bool parse_extensions(struct header *h, const uint8_t *area, uint64_t siz
             ok = take_string(&h->data_file, data, length, "data file name", err);
         else if (type == EXTENSION_BITMAPS)
             ok = parse_bitmaps(h, data, length, err);
+        else if (type == EXTENSION_WRITE_LOG)
+            parse_write_log(h, data, length);
         else if (type == EXTENSION_FEATURE_NAMES)
             names = data, names_length = length;
         at += 8 + round_up((uint64_t)length, 8);

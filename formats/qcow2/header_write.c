@@ -153,7 +153,7 @@ bool header_format(const struct header *h, uint8_t *cluster, uint64_t *used, str
 static bool is_ours(uint32_t type)
 {
     return type == EXTENSION_BACKING_FORMAT || type == EXTENSION_DATA_FILE || type == EXTENSION_BITMAPS ||
-           type == EXTENSION_FEATURE_NAMES;
+           type == EXTENSION_FEATURE_NAMES || type == EXTENSION_WRITE_LOG;
 }
 
 /* Copies the extensions that we do not make; *end is where the old area ends. The area was checked when it was parsed.
@@ -188,6 +188,18 @@ static bool put_bitmaps(struct writer *w, const struct header *h)
     store_be64(data + 8, h->bitmap_directory_size);
     store_be64(data + 16, h->bitmap_directory_offset);
     return put_extension(w, EXTENSION_BITMAPS, data, sizeof data);
+}
+
+static bool put_write_log(struct writer *w, const struct header *h)
+{
+    uint8_t data[WRITE_LOG_EXTENSION_SIZE] = {0};
+    if (!h->log_offset)
+        return true;
+    store_be32(data, WRITE_LOG_VERSION);
+    store_be32(data + 4, h->log_region_bits);
+    store_be64(data + 8, h->log_offset);
+    store_be64(data + 16, h->log_size);
+    return put_extension(w, EXTENSION_WRITE_LOG, data, sizeof data);
 }
 
 /* A place for the backing file's name that the old header does not use: behind the extensions if it ends in the first
@@ -231,7 +243,7 @@ bool header_rewrite(struct qcow2 *q, const struct header *now, struct error *err
     struct writer w = {sector + length, sector + SECTOR};
     bool fits = put_text_extension(&w, EXTENSION_BACKING_FORMAT, now->backing_format) &&
                 put_text_extension(&w, EXTENSION_DATA_FILE, now->data_file) && put_bitmaps(&w, now) &&
-                keep_extensions(old, &q->header, &w, &old_end) && w.end - w.at >= 8;
+                put_write_log(&w, now) && keep_extensions(old, &q->header, &w, &old_end) && w.end - w.at >= 8;
     if (!fits)
         return fail(err, ENOSPC, "the header's extensions do not fit into its first sector");
     struct writer before = w;

@@ -4,6 +4,7 @@
 #include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/claim.h"
 #include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -132,6 +133,7 @@ bool qcow2_reload(struct qcow2 *q, struct error *err)
 void qcow2_unload(struct qcow2 *q)
 {
     loop_timer_cancel(&q->clean_timer);
+    log_release(q);
     if (q->codec)
         codec_cache_release(q);
     cache_destroy(&q->l2_cache);
@@ -155,7 +157,7 @@ int qcow2_finish(struct qcow2 *q)
     co_mutex_lock(&q->lock);
     if (!result)
         result = refcounts_write(q);
-    if (!result && q->header.incompatible & INCOMPATIBLE_DIRTY) {
+    if (!result && q->header.incompatible & INCOMPATIBLE_DIRTY && !q->keeps_dirty_mark) {
         result = qcow2_barrier(q);
         if (!result)
             result = header_set_incompatible(q, INCOMPATIBLE_DIRTY, false);

@@ -8,7 +8,7 @@
  */
 #include <inttypes.h>
 #include <string.h>
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 
 static int bad_table(struct qcow2 *q, uint64_t index, uint64_t offset)
 {
@@ -92,7 +92,9 @@ int l2_load_for_change(struct qcow2 *q, uint64_t offset, uint8_t **slice, uint64
         return -EIO;
     if (l1 >= q->l1.count)
         return -EIO; /* resize sees to it that this cannot be */
-    int result = l2_locate(q, offset, slice_offset, index);
+    int result = log_begin(q);
+    if (!result)
+        result = l2_locate(q, offset, slice_offset, index);
     if (result)
         return result;
     uint64_t entry = q->l1.entries[l1];

@@ -53,6 +53,9 @@ enum {
 #define COMPATIBLE_LAZY_REFCOUNTS (1ull << 0)
 #define AUTOCLEAR_BITMAPS (1ull << 0)
 #define AUTOCLEAR_RAW_DATA (1ull << 1)
+/* Ours, far from those that the specification will give out: the write log (write_log.c) belongs to this content. Other
+ * programs clear autoclear bits that they do not know before they write. */
+#define AUTOCLEAR_WRITE_LOG (1ull << 60)
 
 enum { COMPRESSION_DEFLATE = 0, COMPRESSION_ZSTD = 1 };
 enum { CRYPT_NONE = 0, CRYPT_AES = 1, CRYPT_LUKS = 2 };
@@ -64,7 +67,12 @@ enum { CRYPT_NONE = 0, CRYPT_AES = 1, CRYPT_LUKS = 2 };
 #define EXTENSION_BITMAPS 0x23852875u
 #define EXTENSION_ENCRYPTION 0x0537be77u
 #define EXTENSION_DATA_FILE 0x44415441u
-#define FEATURE_NAME_ENTRY 48u /* type, bit, 46 bytes of name */
+#define EXTENSION_WRITE_LOG 0x53706c67u /* ours, "Splg": where the write log is */
+#define FEATURE_NAME_ENTRY 48u          /* type, bit, 46 bytes of name */
+
+/* The write log's extension: version, bits of a region's size, place, bytes. */
+enum { WRITE_LOG_VERSION = 1, WRITE_LOG_EXTENSION_SIZE = 24 };
+enum { DIRTY_MAP_BYTES = 4096 }; /* of dirty regions, at the end of the log */
 
 /* Limits. Those of the format and those that the ecosystem's other implementations keep, so that an image made here
  * opens everywhere, and an image from elsewhere cannot ask for more memory than an honest one needs. */

@@ -116,7 +116,7 @@ static int plan_rebuild(struct check *check, struct rebuild *r)
 {
     struct qcow2 *q = check->q;
     uint64_t per_block = 1ull << q->refblock_bits, entries = 0;
-    r->start = check->counts.end;
+    r->start = MAX(check->counts.end, cluster_index(q, q->header.log_offset + q->header.log_size));
     for (;;) {
         uint64_t blocks = 0;
         entries = DIV_ROUND_UP(r->start + r->blocks + r->clusters + 1, per_block);

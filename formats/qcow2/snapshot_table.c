@@ -194,7 +194,7 @@ int snapshot_table_store(struct qcow2 *q)
     q->broken |= result != 0; /* nobody knows which of the two counts */
     overlap_build(q);
     if (!result && old.length)
-        result = refcount_add(q, old.offset, old.length, -1, NULL);
+        (void)refcount_add(q, old.offset, old.length, -1, NULL); /* the new table counts already: this only leaks */
     return result;
 }
 

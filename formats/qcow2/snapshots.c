@@ -38,7 +38,7 @@ static int begin(struct qcow2 *q)
     return result ? result : header_set_incompatible(q, INCOMPATIBLE_DIRTY, true);
 }
 
-/* Writes flags and counts; the mark goes when all went well. */
+/* Writes flags and counts; the mark goes when all went well, and stays for good when something did not. */
 static int end(struct qcow2 *q, int result)
 {
     if (!result)
@@ -47,7 +47,8 @@ static int end(struct qcow2 *q, int result)
         result = refcounts_write(q);
     if (!result)
         result = qcow2_barrier(q);
-    if (!result)
+    q->keeps_dirty_mark |= result != 0;
+    if (!q->keeps_dirty_mark)
         result = header_set_incompatible(q, INCOMPATIBLE_DIRTY, false);
     co_mutex_unlock(&q->lock);
     return result;
@@ -302,8 +303,9 @@ static int remove_locked(struct qcow2 *q, size_t index)
 {
     struct snapshot removed = q->snapshots.items[index];
     struct disk_table l1 = {0};
-    if (!disk_table_load(&l1, q->file, removed.l1_offset, removed.l1_size, "L1 table", NULL))
-        return -EIO;
+    auto_error err = {0};
+    if (!disk_table_load(&l1, q->file, removed.l1_offset, removed.l1_size, "L1 table", &err))
+        return -err.code;
     vec_remove(&q->snapshots, index);
     int result = snapshot_table_store(q);
     if (result) {

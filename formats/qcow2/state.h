@@ -159,8 +159,9 @@ struct qcow2 {
     struct edge *file, *data; /* metadata file; where guest data is: the same without an external data file */
     struct header header;
     bool writable;
-    bool is_new; /* being created: nobody minds a crash, barriers are left out */
-    bool broken; /* a corruption was found and reported: no more changes */
+    bool is_new;           /* being created: nobody minds a crash, barriers are left out */
+    bool broken;           /* a corruption was found and reported: no more changes */
+    bool keeps_dirty_mark; /* changing references failed half way: the next opening must count anew */
 
     /* Geometry, fixed at open. */
     uint32_t cluster_bits, l2_bits, l2_entry_size; /* 1 << l2_bits entries of a table */
@@ -246,6 +247,13 @@ static inline uint64_t slice_span(const struct qcow2 *q)
 static inline bool has_backing(const struct qcow2 *q)
 {
     return q->node ? q->node->backing != NULL : q->header.backing_name != NULL; /* no node: it is being created */
+}
+
+/* A cluster of the write log: in use, though its refcount is 0. */
+static inline bool log_holds(const struct qcow2 *q, uint64_t index)
+{
+    return q->header.log_offset && index >= cluster_index(q, q->header.log_offset) &&
+           index < cluster_index(q, q->header.log_offset + q->header.log_size);
 }
 
 /* io.c: small helpers on the file ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@
 #include <string.h>
 #include "formats/qcow2/claim.h"
 #include "formats/qcow2/entry.h"
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 
 static struct claim *claim_of(const struct write_plan *plan)
 {
@@ -201,6 +201,9 @@ int qcow2_prepare_write(struct node *node, uint64_t offset, uint64_t length, str
     if (q->broken)
         return -EIO;
     uint64_t end = offset + length;
+    int covered = dirty_log_cover(q, offset, length);
+    if (unlikely(covered))
+        return covered;
     plan->offset = offset;
     for (;;) {
         uint64_t slice_offset, host = 0, bytes = 0;
@@ -279,18 +282,22 @@ static int link_clusters(struct qcow2 *q, const struct write_plan *plan, const s
         struct mapping m = mapping_after(q, claim, cluster, &old, touched_subclusters(q, part.from, part.to));
         if (claim->kind == CLAIM_NEW_CLUSTERS)
             mapping_free_later(q, entry, &old, FREE_OTHER);
-        l2_put(q, slice, index, mapping_encode(q, &m));
+        struct l2_entry now = mapping_encode(q, &m);
+        l2_put(q, slice, index, now);
+        log_note(q, cluster, now, 1, true);
     }
     cache_mark_dirty(&q->l2_cache, slice_offset);
     return 0;
 }
 
-static int commit_locked(struct qcow2 *q, struct write_plan *plan, struct claim *claim, int result)
+static int commit_locked(struct qcow2 *q, struct write_plan *plan, struct claim *claim, int result, uint64_t *ticket)
 {
     if (!result)
         result = link_clusters(q, plan, claim);
     if (result && claim->kind == CLAIM_NEW_CLUSTERS)
         (void)refcount_add(q, claim->host, (claim->end - claim->begin) << q->cluster_bits, -1, NULL);
+    if (!result)
+        result = log_settle(q, ticket);
     return result ? result : qcow2_relieve(q);
 }
 
@@ -299,9 +306,12 @@ int qcow2_commit_write(struct node *node, struct write_plan *plan, int result)
     struct qcow2 *q = node->state;
     struct claim *claim = claim_of(plan);
     if (!claim_is_shared(claim)) {
+        uint64_t ticket = 0;
         co_mutex_lock(&q->lock);
-        result = commit_locked(q, plan, claim, result);
+        result = commit_locked(q, plan, claim, result, &ticket);
         co_mutex_unlock(&q->lock);
+        if (!result)
+            result = log_wait(q, ticket);
     }
     claim_release(q, claim);
     /* Durable data behind an entry that is not would be lost all the same: also for writes in place. */

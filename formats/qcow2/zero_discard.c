@@ -17,7 +17,7 @@
 #include <inttypes.h>
 #include "formats/qcow2/claim.h"
 #include "formats/qcow2/entry.h"
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/write_log.h"
 
 enum unmap_mode {
     UNMAP_ZERO,    /* reads as zeroes afterwards */
@@ -115,6 +115,7 @@ static int change_entry(struct qcow2 *q, uint8_t *slice, uint32_t index, uint64_
     if (!m.has_host)
         mapping_free_later(q, entry, &old, change->reason);
     l2_put(q, slice, index, changed);
+    log_note(q, cluster_index(q, guest), changed, 1, m.has_host);
     *dirty = true;
     return 0;
 }
@@ -168,10 +169,15 @@ static int change_span(struct qcow2 *q, uint64_t offset, uint64_t length, struct
         uint64_t stop = MIN(end, round_down(offset, slice_span(q)) + slice_span(q));
         struct claim *claim = claim_exclusive(q, cluster_index(q, offset), cluster_index(q, stop - 1) + 1);
         co_mutex_lock(&q->lock);
+        uint64_t ticket = 0;
         result = change_slice(q, offset, stop, change);
+        if (!result)
+            result = log_settle(q, &ticket);
         if (!result)
             result = qcow2_relieve(q);
         co_mutex_unlock(&q->lock);
+        if (!result)
+            result = log_wait(q, ticket);
         /* The claim keeps writers away while holes are made in places that stay. */
         punch(q, &change->punch);
         vec_free(&change->punch);
@@ -205,7 +211,10 @@ static int zero_raw_data(struct qcow2 *q, uint64_t offset, uint64_t length, uint
 int qcow2_zero(struct node *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     struct qcow2 *q = node->state;
-    int result = q->raw_data ? zero_raw_data(q, offset, length, flags) : qcow2_zero_span(q, offset, length, flags);
+    int result = dirty_log_cover(q, offset, length);
+    if (result)
+        return result;
+    result = q->raw_data ? zero_raw_data(q, offset, length, flags) : qcow2_zero_span(q, offset, length, flags);
     return !result && flags & REQUEST_FUA ? qcow2_sync_durable(q) : result;
 }
 
@@ -216,6 +225,9 @@ int qcow2_discard(struct node *node, uint64_t offset, uint64_t length)
     offset = cluster_end(q, offset);
     if (offset >= end)
         return 0;
+    int covered = dirty_log_cover(q, offset, end - offset);
+    if (covered)
+        return covered;
     if (q->raw_data)
         return q->pass_discard[FREE_REQUEST] ? zero_raw_data(q, offset, end - offset, REQUEST_MAY_UNMAP) : 0;
     return qcow2_unmap_span(q, offset, end - offset, false, FREE_REQUEST);

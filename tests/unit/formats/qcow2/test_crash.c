@@ -6,7 +6,9 @@
  *
  * A random workload runs on a simulated disk that loses, keeps or tears what was not flushed, and is cut at a random
  * operation. Afterwards the image must open, check without corruptions (leaks are allowed), and every sector must hold
- * one of the values it may hold: the last one flushed, or one written since. Each cut is one seed:
+ * one of the values it may hold: the last one flushed, or one written since.
+ *
+ * The same for programs that are killed: then every write that was answered must be there. Each cut is one seed:
  * SPINDLE_TEST_SEED=first,count repeats or extends them.
  */
 #include "tests/unit/formats/qcow2/fixture.h"
@@ -33,7 +35,7 @@ struct run {
     uint64_t size, other_size; /* a resize was under way: either is right */
     uint32_t next_value;
     uint64_t seed;
-    bool is_cut;
+    bool is_cut, is_kill;
 };
 
 struct operation {
@@ -95,10 +97,10 @@ static void operate(void *arg)
     struct operation *op = arg;
     struct run *run = op->run;
     struct edge *edge = run->world->edge;
-    if (op->kind == 0) {
-        (void)block_zero(edge, op->offset, op->length, REQUEST_MAY_UNMAP);
-    } else if (op->kind == 1) {
-        (void)block_zero(edge, op->offset, op->length, 0);
+    if (op->kind <= 1) {
+        int result = block_zero(edge, op->offset, op->length, op->kind ? 0 : REQUEST_MAY_UNMAP);
+        if (run->is_kill && !result && !run->is_cut)
+            settle_span(run, op->offset, op->length);
     } else if (op->kind == 2) {
         if (!block_discard(edge, op->offset, op->length))
             learn(run, op->offset, op->length);
@@ -108,7 +110,7 @@ static void operate(void *arg)
         struct iovec iov = {buffer, op->length};
         uint32_t flags = op->kind == 3 ? REQUEST_COMPRESSED : op->kind == 4 ? REQUEST_FUA : 0;
         int result = block_write(edge, op->offset, op->length, buffers_of(&iov, 1), flags);
-        if (flags & REQUEST_FUA && !result && !run->is_cut)
+        if ((flags & REQUEST_FUA || run->is_kill) && !result && !run->is_cut)
             settle_span(run, op->offset, op->length);
     }
 }
@@ -177,7 +179,10 @@ static void cut(void *arg)
 {
     struct run *run = arg;
     run->is_cut = true;
-    sim_crash(run->world->loop, run->seed);
+    if (run->is_kill)
+        sim_kill(run->world->loop);
+    else
+        sim_crash(run->world->loop, run->seed);
 }
 
 static void prepare(struct run *run)
@@ -252,11 +257,16 @@ static void verify(struct world *world, void *arg)
     assert_clean(world, false, "after repair");
 }
 
-static void run_cut(const struct setup *setup, uint64_t seed)
+static void run_cut(const struct setup *setup, uint64_t seed, bool is_kill)
 {
     struct world world;
     world_init(&world, seed);
-    struct run run = {.world = &world, .setup = setup, .size = setup->size, .other_size = setup->size, .seed = seed};
+    struct run run = {.world = &world,
+                      .setup = setup,
+                      .size = setup->size,
+                      .other_size = setup->size,
+                      .seed = seed,
+                      .is_kill = is_kill};
     auto_free struct sector *sectors = run.sectors = xcalloc(setup->size * 2 / SECTOR, sizeof *sectors);
     for (uint64_t s = 0; s < setup->size * 2 / SECTOR; s++)
         sectors[s].count = 1;
@@ -279,7 +289,7 @@ static const struct setup setups[] = {
     {"preallocated", "size=256k,cluster_size=4k,preallocation=metadata", "", false, 256 * KiB},
 };
 
-static void test_power_cuts(void **state)
+static void cut_all(bool is_kill)
 {
     uint64_t first = 1, count = CUTS;
     const char *range = getenv("SPINDLE_TEST_SEED"), *only = getenv("SPINDLE_TEST_ONLY");
@@ -287,14 +297,26 @@ static void test_power_cuts(void **state)
         count = 1;
     for (size_t i = 0; i < ARRAY_SIZE(setups); i++) {
         for (uint64_t seed = first; seed < first + count; seed++) {
+            if (is_kill && strncmp(setups[i].name, "v2", 2) == 0)
+                continue; /* has no log */
             if (!only || strcmp(only, setups[i].name) == 0)
-                run_cut(&setups[i], seed);
+                run_cut(&setups[i], seed, is_kill);
         }
     }
 }
 
+static void test_power_cuts(void **state)
+{
+    cut_all(false);
+}
+
+static void test_kills(void **state)
+{
+    cut_all(true);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_power_cuts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_power_cuts), cmocka_unit_test(test_kills)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
