@@ -3,6 +3,7 @@
  * Reference counts of host clusters, one at a time: a count of 1 to 64 bits in a refcount block that the refcount table
  * names. Everything here is called under the lock, and works on blocks in the cache.
  */
+#include "formats/qcow2/edges.h"
 #include "formats/qcow2/state.h"
 
 #include <inttypes.h>
@@ -160,6 +161,6 @@ int refcounts_write(struct qcow2 *q)
 {
     int result = cache_write(&q->refcount_cache);
     if (!result && q->reftable.is_dirty)
-        result = qcow2_barrier(q);
+        result = order_barrier(q, EDGE_BLOCK_BEFORE_TABLE);
     return result ? result : disk_table_write(&q->reftable, q->file);
 }

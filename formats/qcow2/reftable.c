@@ -11,6 +11,7 @@
  *      old table covers ... | block block | new table      | free ...
  *                           S             S + blocks
  */
+#include "formats/qcow2/edges.h"
 #include "formats/qcow2/state.h"
 
 #include <inttypes.h>
@@ -69,14 +70,14 @@ static int write_blocks(struct qcow2 *q, uint64_t start, uint64_t blocks, uint64
 /* Points the header to the new table. If that fails nobody knows which of the two counts: nothing more is written. */
 static int activate_table(struct qcow2 *q, const struct disk_table *table, uint64_t clusters)
 {
-    int result = qcow2_barrier(q);
+    int result = order_barrier(q, EDGE_TABLE_BEFORE_HEADER);
     if (result)
         return result;
     q->header.reftable_offset = table->offset;
     q->header.reftable_clusters = (uint32_t)clusters;
     result = header_store(q);
     if (!result)
-        result = qcow2_barrier(q);
+        result = order_barrier(q, EDGE_HEADER_BEFORE_OLD);
     q->broken |= result != 0;
     return result;
 }

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "block/create.h"
+#include "formats/qcow2/edges.h"
 #include "formats/qcow2/state.h"
 
 int qcow2_write_whole(struct node *node, uint64_t offset, uint64_t length, const uint8_t *data)
@@ -131,7 +132,7 @@ static bool store_size(struct qcow2 *q, uint64_t size, struct error *err)
     /* Zeroed tails are data: the barrier is needed even when no metadata changed. */
     int result = qcow2_sync(q);
     if (!result)
-        result = qcow2_barrier(q);
+        result = order_barrier(q, EDGE_ZEROES_BEFORE_SIZE);
     if (!result) {
         q->header.size = size;
         result = header_store(q);

@@ -35,6 +35,7 @@
  * the last count. Structures that move (L1, refcount table) are written completely, then a barrier, then the one
  * header sector that names them, then a barrier, and only then is the old place dropped.
  */
+#include "formats/qcow2/edges.h"
 #include "formats/qcow2/write_log.h"
 
 #include <string.h>
@@ -113,7 +114,7 @@ int qcow2_sync_locked(struct qcow2 *q)
     if (!(q->header.incompatible & INCOMPATIBLE_DIRTY))
         result = refcounts_write(q);
     if (!result && l2_or_l1_is_dirty(q))
-        result = qcow2_barrier(q);
+        result = order_barrier(q, EDGE_COUNTED_BEFORE_NAMED);
     q->map_writes += l2_or_l1_is_dirty(q);
     if (!result)
         result = cache_write(&q->l2_cache);
@@ -122,7 +123,7 @@ int qcow2_sync_locked(struct qcow2 *q)
     if (!result)
         result = log_reset(q); /* the tables have it all; and no freed cluster is given away before */
     if (!result && q->frees.count)
-        result = qcow2_barrier(q);
+        result = order_barrier(q, EDGE_UNNAMED_BEFORE_FREED);
     if (!result && q->frees.count)
         result = apply_frees(q);
     return result;
@@ -141,7 +142,7 @@ int qcow2_sync(struct qcow2 *q)
 int qcow2_sync_durable(struct qcow2 *q)
 {
     int result = qcow2_sync(q);
-    return !result && q->map_flushed != q->map_writes ? qcow2_barrier(q) : result;
+    return !result && q->map_flushed != q->map_writes ? order_barrier(q, EDGE_MAP_BEFORE_ANSWER) : result;
 }
 
 int l2_load_locked(struct qcow2 *q, uint64_t slice_offset, uint8_t **slice)
