@@ -54,21 +54,26 @@ static bool speaks_of_confined(int argc, char **argv)
     return false;
 }
 
-static bool set_up(struct tool *tool, int argc, char **argv, struct error *err)
+static bool set_up(struct tool *tool, enum walls_role role, int argc, char **argv, struct error *err)
 {
     const struct walls_options walls = {.off = getenv("SPINDLE_SANDBOX") && !strcmp(getenv("SPINDLE_SANDBOX"), "off")};
     if (speaks_of_confined(argc, argv) && !(tool->doorman = doorman_new(err)))
         return false;
     tool->loop = loop_new(LOOP_AUTO, 0, err);
-    return tool->loop && walls_enter(WALLS_TOOL, &walls, err);
+    return tool->loop && walls_enter(role, &walls, err);
 }
 
 int tool_run(int (*fn)(struct tool *tool), void *arg, int argc, char **argv)
 {
+    return tool_run_as(WALLS_TOOL, fn, arg, argc, argv);
+}
+
+int tool_run_as(enum walls_role role, int (*fn)(struct tool *tool), void *arg, int argc, char **argv)
+{
     auto_error err = {0};
     struct run run = {.tool = {.arg = arg}, .fn = fn};
     int status = 1;
-    if (set_up(&run.tool, argc, argv, &err))
+    if (set_up(&run.tool, role, argc, argv, &err))
         status = loop_run_main(run.tool.loop, run_in_graph, &run);
     else
         log_failure(&err);
@@ -167,8 +172,9 @@ static struct node *open_confined(struct tool *tool, const char *name, const cha
                                   struct error *err)
 {
     if (name_protocol_length(name))
-        return fail_null(err, ENOTSUP, "--confined needs a file of this host, not '%s'; a path with a colon is written ./%s",
-                         name, name);
+        return fail_null(err, ENOTSUP,
+                         "--confined needs a file of this host, not '%s'; a path with a colon is written ./%s", name,
+                         name);
     struct stat st;
     bool is_device = stat(name, &st) == 0 && S_ISBLK(st.st_mode);
     auto_json *options = json_new_object();
@@ -198,8 +204,9 @@ struct edge *tool_open(struct tool *tool, const char *name, bool is_image_opts, 
                          format);
     bool confined = tool->confined && mode->read_only;
     if (confined && is_image_opts)
-        return fail_null(err, EINVAL, "--image-opts and --confined exclude each other: write driver=confined,format=... "
-                                      "into the options");
+        return fail_null(err, EINVAL,
+                         "--image-opts and --confined exclude each other: write driver=confined,format=... "
+                         "into the options");
     struct node *node = is_image_opts ? node_open_image_opts(tool->graph, name, mode, err)
                         : confined    ? open_confined(tool, name, format, mode, err)
                                       : node_open_filename(tool->graph, name, format, mode, err);

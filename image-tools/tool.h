@@ -7,6 +7,7 @@
 #include "block/name.h"
 #include "block/node.h"
 #include "image-tools/options.h"
+#include "walls/walls.h"
 
 struct loop;
 struct object_set;
@@ -20,9 +21,11 @@ struct tool {
     void *arg;
 };
 
-/* Runs fn(tool) in a coroutine, behind walls (walls/walls.h), and returns its exit status. The command line is looked at
- * for what must be made before: a doorman, if it speaks of confined images. */
+/* Runs fn(tool) in a coroutine, behind walls (walls/walls.h), and returns its exit status. The command line is looked
+ * at for what must be made before: a doorman, if it speaks of confined images. */
 int tool_run(int (*fn)(struct tool *tool), void *arg, int argc, char **argv);
+/* The same for a program that is more than a tool. */
+int tool_run_as(enum walls_role role, int (*fn)(struct tool *tool), void *arg, int argc, char **argv);
 
 /* A confined worker is the same program again. First thing in main. */
 bool tool_is_worker(int argc, char **argv);
@@ -46,6 +49,9 @@ bool tool_cache_mode(const char *name, struct open_mode *mode, bool *writethroug
  * (so that a running guest's image is refused), unless mode->force_share. YIELDS. */
 struct edge *tool_open(struct tool *tool, const char *name, bool is_image_opts, const char *format,
                        const struct open_mode *mode, uint32_t perm, struct error *err);
+/* The same with a temporary overlay on it that takes the writes, in $TMPDIR. YIELDS. */
+struct edge *tool_open_overlay(struct tool *tool, const char *path, const char *format, const struct open_mode *mode,
+                               struct error *err);
 void tool_close(struct edge *edge); /* NULL is allowed. YIELDS */
 
 /* Members of an object as indented lines "name: value", the way `info` prints what is special to a format. Hyphens of

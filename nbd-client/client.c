@@ -229,7 +229,7 @@ void nbd_client_submit(struct nbd_client *client, struct nbd_call *call)
 
 /* Opening and closing --------------------------------------------------------------------------------------------- */
 
-static struct nbd_client *new_client(struct loop *loop, const struct nbd_client_settings *settings)
+struct nbd_client *client_new(struct loop *loop, const struct nbd_client_settings *settings)
 {
     struct nbd_client *client = new (struct nbd_client);
     client->loop = loop;
@@ -293,7 +293,7 @@ static bool connect_first(struct nbd_client *client, struct error *err)
 
 struct nbd_client *nbd_client_open(struct loop *loop, const struct nbd_client_settings *settings, struct error *err)
 {
-    struct nbd_client *client = new_client(loop, settings);
+    struct nbd_client *client = client_new(loop, settings);
     if (!connect_first(client, err)) {
         nbd_client_close(client);
         return NULL;
@@ -310,7 +310,7 @@ struct nbd_client *nbd_client_open(struct loop *loop, const struct nbd_client_se
 struct nbd_client *nbd_client_start(struct loop *loop, const struct nbd_client_settings *settings,
                                     void (*opened)(void *user, struct error *failure))
 {
-    struct nbd_client *client = new_client(loop, settings);
+    struct nbd_client *client = client_new(loop, settings);
     client->opened = opened;
     loop_timer_arm(loop, &client->links[0].retry, loop_now_ns(loop)); /* not from inside this call */
     return client;

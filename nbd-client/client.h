@@ -104,4 +104,22 @@ void nbd_client_submit(struct nbd_client *client, struct nbd_call *call);
 /* Calls that wait for the server fail now, and so do later ones that would have to. */
 void nbd_client_give_up(struct nbd_client *client);
 
+/* What a server has: `begin` is told how many exports there are, then `tell` each of them. Blocks the thread: for
+ * tools. */
+struct nbd_listed_export {
+    const char *name, *description; /* description NULL: none */
+    bool is_known;                  /* the server described it: the rest is valid */
+    struct nbd_client_facts facts;
+    bool can_df;
+    char **contexts; /* names of its metadata contexts */
+    size_t context_count;
+};
+struct nbd_listing {
+    void (*begin)(void *user, size_t count);
+    void (*tell)(void *user, const struct nbd_listed_export *export);
+    void *user;
+};
+bool nbd_client_list(struct loop *loop, const struct nbd_client_settings *settings, const struct nbd_listing *listing,
+                     struct error *err);
+
 #endif

@@ -56,7 +56,10 @@ void link_rewatch(struct nbd_link *link);              /* after each call to lib
 struct nbd_link *link_best(struct nbd_client *client); /* the least loaded that is up; NULL: none */
 void link_describe(struct nbd_client *client, struct nbd_handle *nbd); /* what the server says into the facts */
 
+struct nbd_handle *link_new_handle(const struct nbd_client *client); /* NULL: libnbd says why */
+
 /* client.c */
+struct nbd_client *client_new(struct loop *loop, const struct nbd_client_settings *settings);
 /* Everything that must not happen inside libnbd or submit(): burying the dead, moving what waits, completing. */
 void client_settle(struct nbd_client *client);
 void client_settle_soon(struct nbd_client *client);

@@ -157,7 +157,7 @@ static bool set_tls(const struct nbd_client_settings *settings, struct nbd_handl
                                     nbd_set_tls_username(nbd, settings->psk_user ? settings->psk_user : "qemu") == 0));
 }
 
-static struct nbd_handle *new_handle(const struct nbd_client *client)
+struct nbd_handle *link_new_handle(const struct nbd_client *client)
 {
     const struct nbd_client_settings *settings = &client->settings;
     struct nbd_handle *nbd = nbd_create();
@@ -183,7 +183,7 @@ static bool fail_connect(const struct nbd_client *client, struct error *err)
 bool link_connect(struct nbd_link *link, struct error *err)
 {
     const struct nbd_client_settings *settings = &link->client->settings;
-    link->nbd = new_handle(link->client);
+    link->nbd = link_new_handle(link->client);
     int result = !link->nbd       ? -1
                  : settings->path ? nbd_connect_unix(link->nbd, settings->path)
                                   : nbd_connect_tcp(link->nbd, settings->host, settings->port);
@@ -214,7 +214,7 @@ void link_begin(struct nbd_link *link)
 {
     struct nbd_client *client = link->client;
     const struct nbd_client_settings *settings = &client->settings;
-    link->nbd = new_handle(client);
+    link->nbd = link_new_handle(client);
     int begun = !link->nbd       ? -1
                 : settings->path ? nbd_aio_connect_unix(link->nbd, settings->path)
                                  : nbd_aio_connect_tcp(link->nbd, settings->host, settings->port);

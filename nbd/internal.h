@@ -44,6 +44,8 @@ struct nbd_export {
     struct edge *edge;
     bool writable, writethrough, closing;
     bool served;          /* a client has got beyond the handshake */
+    void (*left)(void *user);
+    void *user;
     uint32_t connections; /* that have chosen this export */
     struct co_queue idle; /* woken when connections reaches 0 */
     vec_of(nbd_contexts, struct nbd_context) contexts;

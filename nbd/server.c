@@ -26,8 +26,11 @@ void nbd_leave_export(struct nbd_connection *connection)
 {
     struct nbd_export *export = connection->export;
     connection->export = NULL;
-    if (export && --export->connections == 0)
-        co_queue_wake_all(&export->idle);
+    if (!export || --export->connections)
+        return;
+    co_queue_wake_all(&export->idle);
+    if (export->served && export->left && !export->closing)
+        export->left(export->user);
 }
 
 static void connection_free(struct nbd_connection *connection)
@@ -205,12 +208,6 @@ uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct 
     return flags;
 }
 
-void nbd_export_wait_served(struct nbd_export *export)
-{
-    while (!export->served || export->connections)
-        co_queue_wait_uncancellable(&export->idle);
-}
-
 static void export_free(struct nbd_export *export)
 {
     nbd_contexts_close(export);
@@ -237,6 +234,8 @@ struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_ex
     export->description = xstrdup(options->description);
     export->writable = options->writable;
     export->writethrough = options->writethrough;
+    export->left = options->left;
+    export->user = options->user;
     export->edge = edge;
     co_queue_init(&export->idle);
     if (!nbd_contexts_open(export, options, err)) {

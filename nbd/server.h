@@ -46,6 +46,8 @@ struct nbd_export_options {
     bool allocation_depth;                   /* offers the context qemu:allocation-depth */
     const struct nbd_bitmap_option *bitmaps; /* offers a context qemu:dirty-bitmap:NAME for each */
     size_t n_bitmaps;
+    void (*left)(void *user); /* the last client (that had got beyond the handshake) is gone; may be NULL */
+    void *user;
 };
 
 struct nbd_bitmap_option {
@@ -58,8 +60,6 @@ struct nbd_bitmap_option {
 struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
                                   struct edge *edge, struct error *err);
 uint32_t nbd_export_connections(const struct nbd_export *export);
-/* Until it has had a client (beyond the handshake), and the last one is gone. YIELDS. */
-void nbd_export_wait_served(struct nbd_export *export);
 /* Disconnects its clients and waits for their requests. YIELDS. */
 void nbd_export_free(struct nbd_export *export);
 

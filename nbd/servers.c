@@ -108,7 +108,8 @@ static void stop(struct entry *entry, struct export_set *exports)
 {
     struct nbd_server *server = entry->server;
     entry->server = NULL; /* no new export from here on */
-    export_close_matching(exports, is_export_of, server);
+    if (exports)
+        export_close_matching(exports, is_export_of, server);
     nbd_server_free(server);
     entry_free(entry);
 }

@@ -27,7 +27,8 @@ bool nbd_servers_start(struct nbd_servers *servers, const struct nbd_server_desc
                        struct error *err);
 /* Removes the server's exports, disconnects its clients. YIELDS. */
 bool nbd_servers_stop(struct nbd_servers *servers, const char *id, struct export_set *exports, struct error *err);
-void nbd_servers_stop_all(struct nbd_servers *servers, struct export_set *exports); /* YIELDS */
+void nbd_servers_stop_all(struct nbd_servers *servers,
+                          struct export_set *exports); /* YIELDS; NULL: there are none any more */
 
 /* NULL: no such server runs. */
 struct nbd_server *nbd_servers_find(const struct nbd_servers *servers, const char *id);

@@ -43,11 +43,6 @@ bool daemon_parse(struct daemon *daemon, int argc, char **argv, int *status);
 /* Carries the options out, left to right. YIELDS. */
 bool daemon_run_options(struct daemon *daemon, struct error *err);
 
-/* background.c */
-void daemon_fork(struct daemon *daemon); /* returns in the child; the parent exits when the child is ready */
-bool daemon_write_pidfile(struct daemon *daemon, struct error *err);
-void daemon_ready(struct daemon *daemon);
-
 /* service.c: starting and stopping what the daemon is made of. All but daemon_quit() YIELD. */
 void daemon_open(struct daemon *daemon);
 void daemon_close(struct daemon *daemon);

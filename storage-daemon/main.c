@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+#include "base/background.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -33,9 +34,10 @@ static bool serve(struct daemon *daemon, struct error *err)
 {
     if (!daemon_run_options(daemon, err))
         return false;
-    if (daemon->pidfile && !daemon_write_pidfile(daemon, err))
+    if (daemon->pidfile && !background_write_pidfile(daemon->pidfile, err))
         return false;
-    daemon_ready(daemon);
+    if (daemon->ready_fd >= 0)
+        background_ready(TAKE_FD(daemon->ready_fd));
     while (!daemon->quitting)
         co_queue_wait_uncancellable(&daemon->quit);
     if (daemon->pidfile)
@@ -68,7 +70,7 @@ int main(int argc, char **argv)
         return status;
     }
     if (daemon.daemonize)
-        daemon_fork(&daemon);
+        daemon.ready_fd = background_begin();
 
     sigset_t ending;
     sigemptyset(&ending);

@@ -17,7 +17,7 @@
 #include "block/request.h"
 #include "image-tools/img/command.h"
 #include "image-tools/img/new_image.h"
-#include "image-tools/img/snapshot.h"
+#include "image-tools/snapshot.h"
 #include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
 

@@ -9,7 +9,7 @@
 #include "block/request.h"
 #include "image-tools/img/command.h"
 #include "image-tools/img/new_image.h"
-#include "image-tools/img/snapshot.h"
+#include "image-tools/snapshot.h"
 
 #define BLOCK_SIZE_MAX INT32_MAX
 #define PIECE (2 * MiB)

@@ -14,7 +14,7 @@
 #include "base/size.h"
 #include "block/query.h"
 #include "image-tools/img/command.h"
-#include "image-tools/img/snapshot.h"
+#include "image-tools/snapshot.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
 

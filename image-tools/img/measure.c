@@ -7,7 +7,7 @@
 #include "block/create.h"
 #include "image-tools/img/command.h"
 #include "image-tools/img/new_image.h"
-#include "image-tools/img/snapshot.h"
+#include "image-tools/snapshot.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/schema.h"
 

@@ -50,37 +50,6 @@ static char *join_options(const struct io_open_options *options, const char *pat
     return strbuf_take(&text);
 }
 
-/* A temporary overlay takes the writes; its file is gone from the folder as soon as it is open. */
-static struct edge *open_overlay(struct io *io, const char *path, const char *format, struct open_mode mode,
-                                 struct error *err)
-{
-    const struct block_driver *qcow2 = graph_driver(io->tool->graph, "qcow2");
-    const char *folder = getenv("TMPDIR");
-    auto_free char *name = xasprintf("%s/spindle-io.XXXXXX", folder ? folder : "/var/tmp");
-    auto_free char *absolute = realpath(path, NULL);
-    struct edge *base = tool_open(io->tool, path, false, format, &mode, 0, err);
-    if (!base || !absolute || !qcow2) {
-        tool_close(base);
-        return fail_null(err, ENOENT, "Cannot put an overlay on '%s'", path);
-    }
-    auto_qcow2_create_options *options = qcow2_create_options_new();
-    options->has_size = true;
-    options->size = base->child->size;
-    options->backing_file = TAKE(absolute);
-    options->backing_fmt = xstrdup(base->child->driver->name);
-    tool_close(base);
-    auto_close int fd = mkstemp(name);
-    if (fd < 0)
-        return fail_errno_null(err, errno, "Cannot make a temporary file in '%s'", folder ? folder : "/var/tmp");
-    struct edge *edge = NULL;
-    mode.read_only = false;
-    if (image_create(io->tool->graph, name, qcow2, options, err))
-        edge = tool_open(io->tool, name, false, "qcow2", &mode,
-                         BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, err);
-    unlink(name);
-    return edge;
-}
-
 static struct edge *open_edge(struct io *io, const struct io_open_options *options, const char *path, struct error *err)
 {
     struct open_mode mode = {0};
@@ -89,7 +58,7 @@ static struct edge *open_edge(struct io *io, const struct io_open_options *optio
     if (options->snapshot && (options->image_opts || options->options.count))
         return fail_null(err, EINVAL, "-s needs a plain file name, not options");
     if (options->snapshot)
-        return open_overlay(io, path, options->format, mode, err);
+        return tool_open_overlay(io->tool, path, options->format, &mode, err);
     uint32_t perm = BLOCK_PERM_CONSISTENT_READ;
     if (!options->read_only)
         perm |= BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE;

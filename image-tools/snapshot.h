@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Internal snapshots of an image, as commands name and show them. */
-#ifndef IMAGE_TOOLS_IMG_SNAPSHOT_H
-#define IMAGE_TOOLS_IMG_SNAPSHOT_H
+#ifndef IMAGE_TOOLS_SNAPSHOT_H
+#define IMAGE_TOOLS_SNAPSHOT_H
 
 #include "block/driver.h"
 

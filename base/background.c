@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * --daemonize and --pidfile. The fork happens before anything is opened (a loop and its threads do not survive one);
- * the parent stays until the child has carried out its whole command line, and exits with the child's verdict: a script
- * that gets a 0 back can connect.
- */
+/* The fork, the waiting parent, and the pid file. */
+#include "base/background.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,9 +12,8 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "storage-daemon/daemon.h"
 
-void daemon_fork(struct daemon *daemon)
+int background_begin(void)
 {
     int ready[2];
     if (pipe2(ready, O_CLOEXEC) < 0) {
@@ -39,32 +36,30 @@ void daemon_fork(struct daemon *daemon)
     }
     close(ready[0]);
     setsid();
-    daemon->ready_fd = ready[1];
+    return ready[1];
 }
 
-bool daemon_write_pidfile(struct daemon *daemon, struct error *err)
+bool background_write_pidfile(const char *path, struct error *err)
 {
-    auto_close int fd = open(daemon->pidfile, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    auto_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        return fail_errno(err, errno, "cannot open pid file '%s'", daemon->pidfile);
+        return fail_errno(err, errno, "cannot open pid file '%s'", path);
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-        return fail_errno(err, errno, "cannot lock pid file '%s'", daemon->pidfile);
+        return fail_errno(err, errno, "cannot lock pid file '%s'", path);
     auto_free char *text = xasprintf("%d\n", (int)getpid());
     if (ftruncate(fd, 0) < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-        return fail_errno(err, errno, "cannot write pid file '%s'", daemon->pidfile);
+        return fail_errno(err, errno, "cannot write pid file '%s'", path);
     (void)TAKE_FD(fd); /* stays open with its lock: a second process is refused while we live */
     return true;
 }
 
-void daemon_ready(struct daemon *daemon)
+void background_ready(int fd)
 {
-    if (daemon->ready_fd < 0)
-        return;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (chdir("/") < 0 || null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
         return; /* the parent sees us end without the byte */
     close(null);
-    if (write(daemon->ready_fd, "", 1) == 1)
-        close(TAKE_FD(daemon->ready_fd));
+    if (write(fd, "", 1) == 1)
+        close(fd);
 }
