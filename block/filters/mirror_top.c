@@ -52,6 +52,11 @@ void mirror_top_retire(struct node *node)
     top_of(node)->retired = true;
 }
 
+int mirror_top_flush_target(struct node *node)
+{
+    return block_flush(top_of(node)->target);
+}
+
 bool mirror_top_is_busy(const struct node *node)
 {
     return !list_empty(&top_of(node)->ranges);

@@ -34,6 +34,7 @@ void mirror_top_set_write_blocking(struct node *node);
 bool mirror_top_is_write_blocking(const struct node *node);
 /* Writes to the source stay on record for the job, the target gets none any more: before the filter is taken out. */
 void mirror_top_retire(struct node *node);
+int mirror_top_flush_target(struct node *node); /* also while the caller has drained the node. YIELDS */
 bool mirror_top_is_busy(const struct node *node); /* a copy or a write to both is in flight */
 /* The first error of a guest's write to the target since the last call; 0: none. */
 int mirror_top_take_error(struct node *node);

@@ -166,6 +166,7 @@ static int keep_copying(struct job *job, struct error *err)
                                   MAX(CHUNK, (uint64_t)mirror->granularity));
             if (!copier_start(&copier, start, length))
                 break;
+            dirty_bitmap_reset(dirty, start, length); /* the chunk's from now on; it has not run yet */
             cursor = start + length;
         } else if (cursor && !copier.failed) {
             cursor = 0;
@@ -213,7 +214,7 @@ static bool mirror_prepare(struct job *job, struct error *err)
     int result = mirror_top_take_error(mirror->filter);
     if (result || dirty_bitmap_count(mirror_top_dirty(mirror->filter)))
         return fail_errno(err, result ? result : EIO, "A write did not reach the target before the job was finalized");
-    result = block_flush(mirror->target_edge);
+    result = mirror_top_flush_target(mirror->filter);
     if (result)
         return fail_errno(err, result, "Could not flush the target");
     return true;
