@@ -132,6 +132,8 @@ struct bitmap_ops {
     /* Takes it out of the image, at once and durably. */
     bool (*remove)(struct node *node, struct dirty_bitmap *bitmap, struct error *err);
     bool (*store_all)(struct node *node, struct error *err); /* content and flags; as at close */
+    /* A user added one, switched it, or changed its content: what a crash leaves must know. May be NULL. */
+    bool (*changed)(struct node *node, struct error *err);
 };
 
 /* `amend`: changes of an image's options in place. `options` is of options_type; only what is present changes. */

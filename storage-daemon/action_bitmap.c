@@ -40,6 +40,17 @@ static struct dirty_bitmap *find_for(struct action *action, unsigned wishes, str
     return state->bitmap = bitmap;
 }
 
+/* What the image must know even if this process dies now. */
+static void changed_commit(struct action *action)
+{
+    const struct bitmap_state *state = action->state;
+    struct node *node = state->bitmap->node;
+    const struct bitmap_ops *ops = node->driver->bitmaps;
+    auto_error err = {0};
+    if (state->bitmap->persistent && ops && ops->changed && !ops->changed(node, &err))
+        log_error("%s", err.message); /* the change holds in memory, and is stored when the node is closed */
+}
+
 /* Add ------------------------------------------------------------------------------------------------------------- */
 
 static bool check_storable(struct node *node, const char *name, uint32_t granularity, struct error *err)
@@ -79,7 +90,7 @@ static void add_abort(struct action *action)
 }
 
 const struct action_type action_bitmap_add = {
-    .state_size = sizeof(struct bitmap_state), .prepare = add_prepare, .abort = add_abort};
+    .state_size = sizeof(struct bitmap_state), .prepare = add_prepare, .commit = changed_commit, .abort = add_abort};
 
 /* Remove ---------------------------------------------------------------------------------------------------------- */
 
@@ -147,8 +158,11 @@ static void drop_saved(struct action *action)
     free(state->saved);
 }
 
-const struct action_type action_bitmap_clear = {
-    .state_size = sizeof(struct bitmap_state), .prepare = clear_prepare, .abort = restore, .clean = drop_saved};
+const struct action_type action_bitmap_clear = {.state_size = sizeof(struct bitmap_state),
+                                                .prepare = clear_prepare,
+                                                .commit = changed_commit,
+                                                .abort = restore,
+                                                .clean = drop_saved};
 
 static bool set_recording(struct action *action, bool on, struct error *err)
 {
@@ -177,10 +191,14 @@ static void restore_recording(struct action *action)
     state->bitmap->recording = state->was_recording;
 }
 
-const struct action_type action_bitmap_enable = {
-    .state_size = sizeof(struct bitmap_state), .prepare = enable_prepare, .abort = restore_recording};
-const struct action_type action_bitmap_disable = {
-    .state_size = sizeof(struct bitmap_state), .prepare = disable_prepare, .abort = restore_recording};
+const struct action_type action_bitmap_enable = {.state_size = sizeof(struct bitmap_state),
+                                                 .prepare = enable_prepare,
+                                                 .commit = changed_commit,
+                                                 .abort = restore_recording};
+const struct action_type action_bitmap_disable = {.state_size = sizeof(struct bitmap_state),
+                                                  .prepare = disable_prepare,
+                                                  .commit = changed_commit,
+                                                  .abort = restore_recording};
 
 /* Merge ----------------------------------------------------------------------------------------------------------- */
 
@@ -216,8 +234,11 @@ static bool merge_prepare(struct action *action, struct error *err)
     return true;
 }
 
-const struct action_type action_bitmap_merge = {
-    .state_size = sizeof(struct bitmap_state), .prepare = merge_prepare, .abort = restore, .clean = drop_saved};
+const struct action_type action_bitmap_merge = {.state_size = sizeof(struct bitmap_state),
+                                                .prepare = merge_prepare,
+                                                .commit = changed_commit,
+                                                .abort = restore,
+                                                .clean = drop_saved};
 
 /* Commands -------------------------------------------------------------------------------------------------------- */
 

@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "block/dirty_bitmap.h"
+#include "formats/qcow2/write_log.h"
 #include "qmp/schema/types.h"
 
 /* One more than what other implementations read would be lost on them: bits of a bitmap, in bytes. */
@@ -668,8 +669,17 @@ static bool bitmap_store_all(struct node *node, struct error *err)
     return bitmaps_store(node->state, true, err);
 }
 
+/* Others lose such a change with a crash; with a log, the image knows at once. */
+static bool bitmap_changed(struct node *node, struct error *err)
+{
+    struct qcow2 *q = node->state;
+    int result = q->log.wanted || q->log.active ? dirty_log_checkpoint(q, true) : 0;
+    return !result || fail_errno(err, result, "node '%s': cannot store its persistent bitmaps", node->name);
+}
+
 const struct bitmap_ops qcow2_bitmap_ops = {
     .can_store = bitmap_can_store,
     .remove = bitmap_remove,
     .store_all = bitmap_store_all,
+    .changed = bitmap_changed,
 };

@@ -93,6 +93,25 @@ static bool write_seed(struct edge *file, const struct header *header, struct er
     return !result || fail_errno(err, result, "cannot write a new image");
 }
 
+/* The name of a new file is lost with a power cut unless the file was flushed: an image that names it is not made
+ * before. */
+static bool make_durable(struct graph *graph, const char *filename, struct error *err)
+{
+    struct open_mode mode = {0};
+    struct node *node = node_open_filename(graph, filename, "raw", &mode, err);
+    struct edge *edge = node ? edge_attach(NULL, "create", node, BLOCK_PERM_WRITE, BLOCK_PERM_ALL, err) : NULL;
+    int result = 0;
+    if (edge) {
+        node_mark_written(node);
+        node_mark_written(node->file->child);
+        result = block_flush(edge);
+        edge_detach(edge);
+    }
+    if (node)
+        node_unref(node);
+    return edge && (!result || fail_errno(err, result, "cannot flush '%s'", filename));
+}
+
 static bool create_data_file(struct graph *graph, const char *filename, const struct qcow2_create_options *o,
                              uint64_t size, struct error *err)
 {
@@ -105,7 +124,8 @@ static bool create_data_file(struct graph *graph, const char *filename, const st
     options->has_preallocation = true;
     options->preallocation = o->preallocation == PREALLOC_MODE_METADATA ? PREALLOC_MODE_OFF : o->preallocation;
     auto_free char *resolved = name_resolve(filename, o->data_file);
-    return image_create(graph, resolved, raw, options, err) || fail_prefix(err, "external data file: ");
+    return (image_create(graph, resolved, raw, options, err) && make_durable(graph, resolved, err)) ||
+           fail_prefix(err, "external data file: ");
 }
 
 /* Without a size the disk is as large as its backing file. */
