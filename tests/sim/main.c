@@ -36,6 +36,7 @@ static void print_help(void)
         "  --lots N           ... so many times (1)\n"
         "  --at N             cut only at file operation N\n"
         "  --no-faults        no disks that fail\n"
+        "  --no-kills         power cuts only\n"
         "  --twice            run each world twice and compare the traces\n"
         "  --cover            fail when a row of the table was never carried out\n"
         "  --trace            print what happens\n"
@@ -96,23 +97,12 @@ static int print_summary(const struct plan *plan, const struct life_stats *stats
 }
 
 static const struct option long_options[] = {
-    {"seed", 1, NULL, 's'},
-    {"worlds", 1, NULL, 'w'},
-    {"cuts", 1, NULL, 'c'},
-    {"image", 1, NULL, 'i'},
-    {"operation", 1, NULL, 'o'},
-    {"operations", 1, NULL, 'n'},
-    {"lives", 1, NULL, 'l'},
-    {"every", 1, NULL, 'e'},
-    {"lots", 1, NULL, 'm'},
-    {"at", 1, NULL, 'a'},
-    {"no-faults", 0, NULL, 'f'},
-    {"twice", 0, NULL, '2'},
-    {"cover", 0, NULL, 'v'},
-    {"trace", 0, NULL, 't'},
-    {"list", 0, NULL, 'L'},
-    {"help", 0, NULL, 'h'},
-    {NULL},
+    {"seed", 1, NULL, 's'},  {"worlds", 1, NULL, 'w'},    {"cuts", 1, NULL, 'c'},
+    {"image", 1, NULL, 'i'}, {"operation", 1, NULL, 'o'}, {"operations", 1, NULL, 'n'},
+    {"lives", 1, NULL, 'l'}, {"every", 1, NULL, 'e'},     {"lots", 1, NULL, 'm'},
+    {"at", 1, NULL, 'a'},    {"no-faults", 0, NULL, 'f'}, {"no-kills", 0, NULL, 'k'},
+    {"twice", 0, NULL, '2'}, {"cover", 0, NULL, 'v'},     {"trace", 0, NULL, 't'},
+    {"list", 0, NULL, 'L'},  {"help", 0, NULL, 'h'},      {NULL},
 };
 
 static void take_option(struct plan *plan, int letter)
@@ -130,6 +120,7 @@ static void take_option(struct plan *plan, int letter)
     case 'a': settings->only_at = number; break;
     case 'o': settings->only_operation = optarg; break;
     case 'f': settings->faults = false; break;
+    case 'k': settings->kills = false; break;
     case '2': plan->twice = true; break;
     case 'v': plan->cover = true; break;
     case 't': settings->trace = true; break;
@@ -150,7 +141,8 @@ int main(int argc, char **argv)
     struct plan plan = {
         .seed = 1,
         .worlds = 2,
-        .settings = {.operations = 400, .lives = 3, .every = 1, .lots = 1, .thorough = 8, .faults = true}};
+        .settings = {
+            .operations = 400, .lives = 3, .every = 1, .lots = 1, .thorough = 8, .faults = true, .kills = true}};
     int letter;
     log_set_program(argv[0]);
     while ((letter = getopt_long(argc, argv, "", long_options, NULL)) != -1)

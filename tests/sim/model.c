@@ -36,7 +36,9 @@ struct model {
     struct sector *sectors;
     struct size_version sizes[VERSIONS_MAX];
     unsigned size_count;
-    uint64_t resize_start; /* of the resize under way: everything behind it changes */
+    /* Of the resize under way: everything behind `start` may become zero, everything behind `certain` will (between the
+     * two lie the sizes that the disk has perhaps had since an earlier resize failed). */
+    uint64_t resize_start, resize_certain;
     bool any_size_between;
 };
 
@@ -251,14 +253,27 @@ void model_break_promises(struct model *model)
 
 /* --- sizes --- */
 
+/* The largest size that it may have at present. */
+static uint64_t largest_size(const struct model *model)
+{
+    uint64_t size = 0;
+    for (unsigned i = model->size_count; i-- > 0;) {
+        size = MAX(size, model->sizes[i].size);
+        if (model->sizes[i].state == VERSION_SURE)
+            break;
+    }
+    return size;
+}
+
 bool model_begin_resize(struct model *model, uint64_t size)
 {
-    uint64_t start = MIN(model_size(model), size);
+    uint64_t start = MIN(model_size(model), size), largest = largest_size(model);
     assert(size <= model->max_size && size % SECTOR == 0);
     if (model->size_count > VERSIONS_MAX - ROOM || !model_begin_change(model, start, model->max_size - start, 0))
         return false;
     model->sizes[model->size_count++] = (struct size_version){.size = size, .state = VERSION_PENDING};
     model->resize_start = start;
+    model->resize_certain = MIN(size, largest);
     return true;
 }
 
@@ -266,9 +281,12 @@ void model_end_resize(struct model *model, enum model_outcome outcome)
 {
     struct size_version *last = &model->sizes[model->size_count - 1];
     assert(last->state == VERSION_PENDING);
-    model_end_change(model, model->resize_start, model->max_size - model->resize_start, outcome);
+    uint64_t start = model->resize_start, certain = model->resize_certain;
+    bool good = outcome == MODEL_DONE || outcome == MODEL_DURABLE;
+    model_end_change(model, start, certain - start, good ? MODEL_MAYBE : outcome);
+    model_end_change(model, certain, model->max_size - certain, outcome);
     last->answered = model->answers;
-    last->state = outcome == MODEL_DONE || outcome == MODEL_DURABLE ? VERSION_SURE : VERSION_MAYBE;
+    last->state = good ? VERSION_SURE : VERSION_MAYBE;
     if (outcome == MODEL_DURABLE) {
         model->sizes[0] = *last;
         model->size_count = 1;

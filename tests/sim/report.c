@@ -96,10 +96,11 @@ static void print_failure(struct world *world, const char *text)
     printf("\nFAILED after %" PRIu64 " cuts: image %s, seed %" PRIu64 ", life %u: %s\n", world->stats->cuts,
            world->kind->name, world->seed, world->life + 1, text);
     printf("repeat: %s --image %s --seed %" PRIu64 " --worlds 1 --operations %" PRIu64 " --lives %u --every %" PRIu64
-           " --lots %u%s%s%s --trace\n",
+           " --lots %u%s%s%s%s --trace\n",
            program_invocation_name, world->kind->name, world->seed, settings->operations, settings->lives,
            settings->every, settings->lots, settings->faults ? "" : " --no-faults",
-           settings->only_operation ? " --operation " : "", settings->only_operation ? settings->only_operation : "");
+           settings->kills ? "" : " --no-kills", settings->only_operation ? " --operation " : "",
+           settings->only_operation ? settings->only_operation : "");
     fflush(stdout);
 }
 

@@ -136,7 +136,7 @@ static void prepare(struct world *world)
 static void examine_copy(struct world *world, uint64_t operation, unsigned number)
 {
     uint64_t lot = lot_of(world, operation, number);
-    enum sim_cut kind = lot % 8 ? SIM_POWER_CUT : SIM_KILL;
+    enum sim_cut kind = lot % 8 || !world->settings->kills ? SIM_POWER_CUT : SIM_KILL;
     char name[64];
     snprintf(name, sizeof name, "%s at operation %" PRIu64 ".%u", kind == SIM_KILL ? "a kill" : "a power cut",
              operation, number);
@@ -148,9 +148,9 @@ static void examine_copy(struct world *world, uint64_t operation, unsigned numbe
 
 static void end_life(struct world *world, uint64_t operation)
 {
-    switch (lot_of(world, operation, 1000) % 4) {
+    switch (lot_of(world, operation, 1000) % (world->settings->kills ? 4 : 3)) {
     case 0: world_trace(world, "an orderly end begins"); break;
-    case 1:
+    case 3:
         world_trace(world, "killed");
         world->is_cut = true;
         sim_kill(world->loop);

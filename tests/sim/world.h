@@ -67,7 +67,7 @@ struct settings {
     unsigned lots;     /* ... so many times */
     uint64_t only_at;  /* not 0: cut this operation only */
     unsigned thorough; /* one examination in so many also repairs and writes */
-    bool trace, faults;
+    bool trace, faults, kills;
     const char *only_operation; /* of the table; NULL: all */
 };
 
