@@ -6,10 +6,12 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/vec.h"
+#include "objects/fds.h"
 
 struct object_set {
     struct loop *loop;
     vec(const struct object_kind *const *) tables;
+    struct fds *fds;
     struct list objects; /* of struct object, in order of creation: what one refers to stands before it */
 };
 
@@ -17,6 +19,7 @@ struct object_set *object_set_new(struct loop *loop)
 {
     struct object_set *set = new (struct object_set);
     set->loop = loop;
+    set->fds = fds_new();
     list_init(&set->objects);
     return set;
 }
@@ -29,6 +32,11 @@ void object_set_add_kinds(struct object_set *set, const struct object_kind *cons
 struct loop *object_set_loop(const struct object_set *set)
 {
     return set->loop;
+}
+
+struct fds *object_set_fds(const struct object_set *set)
+{
+    return set->fds;
 }
 
 static const struct object_kind *find_kind(const struct object_set *set, enum object_type type)
@@ -64,6 +72,7 @@ void object_set_free(struct object_set *set)
     while ((object = list_last(&set->objects, struct object, link)))
         object_end(object);
     vec_free(&set->tables);
+    fds_free(set->fds);
     free(set);
 }
 

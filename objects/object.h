@@ -55,6 +55,8 @@ void object_set_add_kinds(struct object_set *set, const struct object_kind *cons
 /* Removes every object, users before used. Nothing outside the set may hold one. NULL is allowed. */
 void object_set_free(struct object_set *set);
 struct loop *object_set_loop(const struct object_set *set);
+/* Descriptors that clients have handed over (objects/fds.h). They live as long as the set. */
+struct fds *object_set_fds(const struct object_set *set);
 
 struct object *object_add(struct object_set *set, const struct object_options *options, struct error *err);
 /* As the argument of --object gives it. */

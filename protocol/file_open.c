@@ -16,6 +16,8 @@
 #include "base/cleanup.h"
 #include "base/loop.h"
 #include "base/math.h"
+#include "objects/fds.h"
+#include "objects/object.h"
 #include "qmp/schema/types.h"
 
 static const struct blockdev_options_file *options_of(const struct blockdev_options *options)
@@ -59,6 +61,18 @@ static bool check_kind(struct loop *loop, const char *filename, bool want_device
     return true;
 }
 
+/* A path of the host, or a set of descriptors that a client has handed over. */
+static struct io_file *open_name(struct node *node, const char *filename, int flags, enum io_engine engine,
+                                 struct error *err)
+{
+    int64_t set;
+    if (!fds_is_path(filename, &set))
+        return io_file_open(node->loop, filename, flags, 0, engine, err);
+    struct object_set *objects = graph_objects(node->graph);
+    int fd = fds_open(objects ? object_set_fds(objects) : NULL, filename, flags, err);
+    return fd < 0 ? NULL : io_file_from_fd(node->loop, fd, engine, err);
+}
+
 static struct io_file *open_file(struct node *node, const struct blockdev_options *options, bool writable,
                                  struct error *err)
 {
@@ -69,7 +83,7 @@ static struct io_file *open_file(struct node *node, const struct blockdev_option
     int flags = (writable ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0);
     const char *filename = options_of(options)->filename;
     auto_error cause = {0};
-    struct io_file *file = io_file_open(node->loop, filename, flags, 0, engine, &cause);
+    struct io_file *file = open_name(node, filename, flags, engine, &cause);
     if (!file && direct && cause.code == EINVAL)
         return fail_null(err, EINVAL,
                          "Could not open '%s': its file system does not support O_DIRECT (cache.direct=on)", filename);
@@ -174,9 +188,13 @@ bool host_device_open(struct node *node, struct error *err)
     return open_kind(node, true, err);
 }
 
+/* The client's descriptor of a set stays open, and our locks with it: they are let go by hand. */
 void file_close(struct node *node)
 {
     struct file_state *state = node->state;
+    int64_t set;
+    if (state->use_locks && fds_is_path(options_of(node->options)->filename, &set))
+        file_locks_drop(state->file, state->locks, (struct file_locks){0});
     io_file_close(TAKE(state->file));
 }
 

@@ -14,6 +14,8 @@
  */
 #include "qmp/internal.h"
 
+#include <string.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/co.h"
 #include "base/cleanup.h"
@@ -22,6 +24,7 @@
 #include "base/stream.h"
 #include "qmp/chardev.h"
 
+#define FDS_MAX 16
 #define REQUEST_MAX (1u << 20)
 #define OUTPUT_PAUSE (64u << 10)
 #define OUTPUT_MAX (16u << 20)
@@ -34,6 +37,8 @@ struct qmp_monitor {
     char *id;
     bool is_pretty;
     struct co_group reader;
+    int fds[FDS_MAX]; /* that came with what was received last and that no command has taken */
+    int fd_count;
 
     /* The session; `stream` is NULL between two. */
     struct stream *stream;
@@ -153,14 +158,37 @@ static void handle_input(struct qmp_monitor *monitor, struct json_stream *input,
     }
 }
 
+/* Descriptors are for the commands they came with. Those that nobody took are closed when others come. */
+static void keep_fds(struct qmp_monitor *monitor, const int *fds, int count)
+{
+    for (int i = 0; i < monitor->fd_count; i++)
+        close(monitor->fds[i]);
+    monitor->fd_count = count;
+    for (int i = 0; i < count; i++)
+        monitor->fds[i] = fds[i];
+}
+
+int qmp_monitor_take_fd(struct qmp_monitor *monitor)
+{
+    if (!monitor->fd_count)
+        return -1;
+    int fd = monitor->fds[0];
+    monitor->fd_count--;
+    memmove(monitor->fds, monitor->fds + 1, (size_t)monitor->fd_count * sizeof *monitor->fds);
+    return fd;
+}
+
 static void read_requests(struct qmp_monitor *monitor)
 {
     struct json_stream *input = json_stream_new(REQUEST_MAX);
     char buffer[4096];
     while (!monitor->is_ending) {
-        ssize_t length = stream_recv(monitor->stream, buffer, sizeof buffer);
+        int fds[FDS_MAX], fd_count;
+        ssize_t length = stream_recv_fds(monitor->stream, buffer, sizeof buffer, fds, FDS_MAX, &fd_count);
         if (length <= 0)
             break;
+        if (fd_count)
+            keep_fds(monitor, fds, fd_count);
         handle_input(monitor, input, buffer, (size_t)length);
     }
     json_stream_free(input);
@@ -180,6 +208,7 @@ static void end_session(struct qmp_monitor *monitor)
     co_group_wait(&monitor->writer);
     stream_close(monitor->stream);
     monitor->stream = NULL;
+    keep_fds(monitor, NULL, 0);
     strbuf_clear(&monitor->output);
     co_set_cancellable(true);
 }

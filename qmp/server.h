@@ -50,6 +50,9 @@ struct qmp_events *qmp_server_events(struct qmp_server *server);
  */
 void qmp_server_limit_event(struct qmp_server *server, const char *name, const char *key, unsigned interval_ms);
 
+/* The descriptor that came with the command at hand, which the caller owns then; -1: none did. */
+int qmp_monitor_take_fd(struct qmp_monitor *monitor);
+
 /* Executes one request as if a monitor had received it (`monitor` may be NULL) and returns the answer, owned. YIELDS.
  */
 struct json *qmp_dispatch(struct qmp_server *server, struct qmp_monitor *monitor, const struct json *request);

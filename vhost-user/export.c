@@ -7,7 +7,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/math.h"
-#include "qmp/schema/address.h"
+#include "objects/address.h"
 #include "vhost-user/internal.h"
 
 enum { SEG_MAX = 126 /* with header and status: 128 descriptors, the smallest usual ring */ };
@@ -55,12 +55,14 @@ static void set_limits(struct device *device, const struct block_export_options_
 
 static bool listen_at(struct device *device, const struct socket_address *address, struct error *err)
 {
-    struct stream_address where;
+    auto_resolved struct resolved_address where = {0};
     if (address->type == SOCKET_ADDRESS_TYPE_INET)
         return fail(err, EINVAL, "addr.type 'inet': vhost-user passes file descriptors, which needs 'unix' or 'fd'");
-    if (!stream_address_from_schema(address, &where, err))
+    if (!address_resolve(graph_objects(device->edge->child->graph), address, &where, err))
         return false;
-    device->listener = listener_new(device->loop, &where, 1, err);
+    device->listener = listener_new(device->loop, &where.address, 1, err);
+    if (device->listener)
+        address_used(&where);
     return device->listener != NULL;
 }
 
