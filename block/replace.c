@@ -60,9 +60,13 @@ static bool replace_drained(struct node *from, struct node *to, struct error *er
     auto_free struct edge_set set = edges_to_move(from, to);
     move(&set, to);
     drain_refresh(from);
+    /* Where `from` stands above `to` (a filter is taken out), what it does not need any more makes room. */
+    if (node_is_below(from, to))
+        perm_apply_below(from);
     if (!perm_check_parents(to, err)) {
         move(&set, from);
         drain_refresh(to);
+        perm_check_parents(from, NULL); /* had it all a moment ago, drained since */
         perm_apply_below(to);
         perm_apply_below(from);
         return false;

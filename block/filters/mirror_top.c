@@ -50,6 +50,8 @@ bool mirror_top_is_write_blocking(const struct node *node)
 void mirror_top_retire(struct node *node)
 {
     top_of(node)->retired = true;
+    if (top_of(node)->target)
+        edge_apply_perm(top_of(node)->target, 0, BLOCK_PERM_ALL);
 }
 
 int mirror_top_flush_target(struct node *node)
@@ -217,13 +219,17 @@ struct node *mirror_top_open(const struct mirror_top_setup *setup, struct error 
     struct mirror_top *top = top_of(node);
     top->is_commit = setup->is_commit;
     top->dirty = dirty_bitmap_new(setup->source, NULL, setup->granularity, err);
-    if (top->dirty)
-        top->target = edge_attach(node, "target", setup->target, BLOCK_PERM_WRITE, setup->target_shared, err);
-    if (!top->target) {
+    if (!top->dirty) {
         node_unref(node);
         return NULL;
     }
     return node;
+}
+
+bool mirror_top_set_target(struct node *node, struct node *target, uint32_t shared, struct error *err)
+{
+    top_of(node)->target = edge_attach(node, "target", target, BLOCK_PERM_WRITE, shared, err);
+    return top_of(node)->target != NULL;
 }
 
 /* A mirror needs the source to be consistent, and sees writes that do not come through it: the bitmap is the source's.

@@ -19,22 +19,24 @@ extern const struct block_driver mirror_top_driver, commit_top_driver;
 
 struct mirror_top_setup {
     const char *name; /* of the filter node; NULL: made up */
-    struct node *source, *target;
+    struct node *source;
     uint32_t granularity;
     bool is_commit; /* the target is below the source: what lies between need not stay consistent */
-    uint32_t target_shared;
 };
 
 /* Makes the filter; it is not in use yet. One reference for the caller. YIELDS. */
 struct node *mirror_top_open(const struct mirror_top_setup *setup, struct error *err);
+/* To be called before the filter copies or is write-blocking, and, for a commit, when it is in use: only then the
+ * images between need not be consistent any more. YIELDS. */
+bool mirror_top_set_target(struct node *node, struct node *target, uint32_t shared, struct error *err);
 
 /* What is to be copied: a recording bitmap of the source. */
 struct dirty_bitmap *mirror_top_dirty(struct node *node);
 void mirror_top_set_write_blocking(struct node *node);
 bool mirror_top_is_write_blocking(const struct node *node);
-/* Writes to the source stay on record for the job, the target gets none any more: before the filter is taken out. */
+/* The target gets no writes any more, and may be used by others: before the filter is taken out. */
 void mirror_top_retire(struct node *node);
-int mirror_top_flush_target(struct node *node); /* also while the caller has drained the node. YIELDS */
+int mirror_top_flush_target(struct node *node);   /* also while the caller has drained the node. YIELDS */
 bool mirror_top_is_busy(const struct node *node); /* a copy or a write to both is in flight */
 /* The first error of a guest's write to the target since the last call; 0: none. */
 int mirror_top_take_error(struct node *node);

@@ -346,17 +346,17 @@ static bool set_up(struct job *job, const struct mirror_setup *setup, struct err
     const struct mirror_top_setup top = {
         .name = setup->filter_name,
         .source = setup->source,
-        .target = setup->target,
         .granularity = mirror->granularity,
         .is_commit = setup->is_commit,
-        .target_shared = JOB_SHARES_ALL_BUT_RESIZE,
     };
     node_drain_begin(setup->source);
     mirror->filter = mirror_top_open(&top, err);
     if (mirror->filter && node_replace(setup->source, mirror->filter, err))
         mirror->in_place = true;
+    bool has_target =
+        mirror->in_place && mirror_top_set_target(mirror->filter, setup->target, JOB_SHARES_ALL_BUT_RESIZE, err);
     node_drain_end(setup->source);
-    if (!mirror->in_place)
+    if (!has_target)
         return false;
     if (setup->copy_mode == MIRROR_COPY_MODE_WRITE_BLOCKING)
         mirror_top_set_write_blocking(mirror->filter);

@@ -65,15 +65,10 @@ static struct blockdev_options *options_for(const struct node *node, bool read_o
     return options;
 }
 
-static bool reopen(struct made_writable *made, bool read_only, struct error *err)
+static bool reopen_one(struct node *node, bool read_only, struct error *err)
 {
-    struct blockdev_options *options[ARRAY_SIZE(made->nodes)];
-    for (unsigned i = 0; i < made->count; i++)
-        options[i] = options_for(made->nodes[i], read_only);
-    bool ok = !made->count || graph_reopen(made->nodes[0]->graph, options, made->count, err);
-    for (unsigned i = 0; i < made->count; i++)
-        blockdev_options_free(options[i]);
-    return ok;
+    auto_blockdev_options *options = options_for(node, read_only);
+    return graph_reopen(node->graph, &options, 1, err);
 }
 
 static void collect(struct made_writable *made, struct node *node)
@@ -89,13 +84,19 @@ static void collect(struct made_writable *made, struct node *node)
     }
 }
 
+/* Files first: the image above takes the permission to write as soon as it is writable. */
 bool make_writable(struct node *node, struct made_writable *made, struct error *err)
 {
     collect(made, node);
-    if (reopen(made, false, err))
-        return true;
-    stay_writable(made);
-    return false;
+    for (unsigned i = made->count; i > 0; i--) {
+        if (reopen_one(made->nodes[i - 1], false, err))
+            continue;
+        for (; i < made->count; i++)
+            reopen_one(made->nodes[i], true, NULL);
+        stay_writable(made);
+        return false;
+    }
+    return true;
 }
 
 void stay_writable(struct made_writable *made)
@@ -108,7 +109,11 @@ void stay_writable(struct made_writable *made)
 void make_read_only_again(struct made_writable *made)
 {
     auto_error err = {0};
-    if (!reopen(made, true, &err))
-        log_error("%s", err.message);
+    for (unsigned i = 0; i < made->count; i++) {
+        if (!reopen_one(made->nodes[i], true, &err)) {
+            log_error("%s", err.message);
+            break;
+        }
+    }
     stay_writable(made);
 }
