@@ -4,22 +4,25 @@
 #include "block/export.h"
 #include "block/node.h"
 #include "nbd/servers.h"
-#include "qmp/schema/address.h"
+#include "objects/address.h"
 #include "qmp/schema/commands.h"
 #include "storage-daemon/daemon.h"
 
 bool qmp_nbd_server_start(struct qmp_context *context, struct q_nbd_server_start_arg *arg, struct error *err)
 {
     struct daemon *daemon = context->app;
-    struct stream_address address;
+    auto_resolved struct resolved_address where = {0};
     const struct nbd_server_description description = {
         .id = arg->id,
-        .address = &address,
+        .address = &where.address,
         .limits = {.max_connections = arg->max_connections, .handshake_seconds = arg->handshake_max_seconds},
         .tls_creds = arg->tls_creds,
         .tls_authz = arg->tls_authz};
-    return stream_address_from_legacy(arg->addr, &address, err) &&
-           nbd_servers_start(daemon->nbd_servers, &description, err);
+    if (!address_resolve_legacy(daemon->objects, arg->addr, &where, err) ||
+        !nbd_servers_start(daemon->nbd_servers, &description, err))
+        return false;
+    address_used(&where);
+    return true;
 }
 
 bool qmp_nbd_server_stop(struct qmp_context *context, struct q_nbd_server_stop_arg *arg, struct error *err)

@@ -71,6 +71,7 @@ void daemon_open(struct daemon *daemon)
     qmp_server_add_module(daemon->qmp, &qmp_module_block_job);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_node);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_stats);
+    qmp_server_add_module(daemon->qmp, &qmp_module_fd);
     qmp_server_add_module(daemon->qmp, &qmp_module_job);
     qmp_server_add_module(daemon->qmp, &qmp_module_transaction);
     daemon->jobs = daemon_new_jobs(daemon);
