@@ -130,7 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t features = (data[0] & 1 ? VIRTIO_BIT(VIRTIO_F_RING_PACKED) : 0) |
                         (data[0] & 2 ? VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) : 0) |
                         (data[0] & 4 ? VIRTIO_BIT(VIRTIO_F_EVENT_IDX) : 0);
-    uint16_t ring = data[0] & 1 ? 1 + data[1] % 64 : 1u << data[1] % 7;
+    uint16_t ring = data[0] & 1 ? 1 + data[1] % 64 : 1 << data[1] % 7;
     size_t script = MIN((size_t)data[2] * 4, size - 8), memory = size - 8 - script;
     memcpy(fuzz.a, data + 8 + script, MIN(memory, (size_t)REGION));
     if (memory > REGION)
