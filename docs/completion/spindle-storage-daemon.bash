@@ -30,6 +30,10 @@ _spindle_storage_daemon()
         mapfile -t COMPREPLY < <(compgen -P "$head" -W "$words help" -- "$element")
         return
         ;;
+    --sandbox)
+        mapfile -t COMPREPLY < <(compgen -W "on off" -- "$current")
+        return
+        ;;
     --pidfile)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return

@@ -15,7 +15,7 @@ offers() { # LINE WORD...: the words must be among what is offered behind LINE (
     COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
     _spindle_img
     for word in "$@"; do
-        printf '%s\n' "${COMPREPLY[@]}" | grep -qxe "$word" || {
+        printf '%s\n' "${COMPREPLY[@]}" | grep -xe "$word" >/dev/null || { # not -q, which may end before printf has written all
             echo "FAILED: '$line' offers '${COMPREPLY[*]}', not '$word'"
             exit 1
         }
