@@ -5,6 +5,7 @@
  */
 #include "block/create.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -92,13 +93,51 @@ static bool create_qcow2(struct graph *graph, const struct blockdev_create_optio
     return ok;
 }
 
+/* Both begin with the same base. */
+static struct luks_image_create_options *luks_options(const struct blockdev_create_options_luks *options)
+{
+    struct luks_image_create_options *own = luks_image_create_options_new();
+    struct luks_create_options *base = luks_create_options_clone((const struct luks_create_options *)options);
+    memcpy(own, base, sizeof *base);
+    free(base); /* what it owned is in `own` now */
+    own->has_size = true;
+    own->size = options->size;
+    own->has_preallocation = options->has_preallocation && !options->header;
+    own->preallocation = own->has_preallocation ? options->preallocation : PREALLOC_MODE_OFF;
+    own->detached_header = options->header != NULL;
+    return own;
+}
+
+static bool create_luks(struct graph *graph, const struct blockdev_create_options_luks *options, struct error *err)
+{
+    const struct block_driver *driver = graph_driver(graph, "luks");
+    auto_luks_image_create_options *own = luks_options(options);
+    struct edge *file = use_node(graph, options->file, err);
+    struct edge *header = file && options->header ? use_node(graph, options->header, err) : NULL;
+    bool ok = file && (header || !options->header);
+    if (ok && header)
+        ok = node_resize(file, options->size, (enum preallocation)options->preallocation, true, err);
+    ok = ok && create_in_node(graph, driver, header ? header : file, own, err);
+    edge_detach(header);
+    edge_detach(file);
+    return ok;
+}
+
+static bool create_image(struct create *create, struct error *err)
+{
+    const struct blockdev_create_options *options = create->options;
+    switch (options->driver) {
+    case BLOCKDEV_DRIVER_FILE: return create_file(create->graph, &options->u.file, err);
+    case BLOCKDEV_DRIVER_LUKS: return create_luks(create->graph, &options->u.luks, err);
+    default: return create_qcow2(create->graph, &options->u.qcow2, err);
+    }
+}
+
 static int create_run(struct job *job, struct error *err)
 {
     struct create *create = job->state;
-    bool is_file = create->options->driver == BLOCKDEV_DRIVER_FILE;
     job->total = 1;
-    bool ok = is_file ? create_file(create->graph, &create->options->u.file, err)
-                      : create_qcow2(create->graph, &create->options->u.qcow2, err);
+    bool ok = create_image(create, err);
     job->progress = 1;
     return ok ? 0 : -(err->code ? err->code : EIO);
 }
@@ -120,7 +159,8 @@ static const struct job_driver create_driver = {
 struct job *create_job_new(struct job_set *set, struct graph *graph, const char *id,
                            const struct blockdev_create_options *options, struct error *err)
 {
-    if (options->driver != BLOCKDEV_DRIVER_FILE && options->driver != BLOCKDEV_DRIVER_QCOW2)
+    if (options->driver != BLOCKDEV_DRIVER_FILE && options->driver != BLOCKDEV_DRIVER_QCOW2 &&
+        options->driver != BLOCKDEV_DRIVER_LUKS)
         return fail_null(err, ENOTSUP, "Driver '%s' does not support blockdev-create",
                          blockdev_driver_name(options->driver));
     if (!graph_driver(graph, blockdev_driver_name(options->driver)))

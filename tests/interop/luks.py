@@ -9,6 +9,8 @@ import os
 import random
 import subprocess
 
+from qmp import Program, Qmp
+
 BIN = os.environ["SPINDLE_BIN"]
 IMG, IO = f"{BIN}/spindle-img", f"{BIN}/spindle-io"
 SIZE = 3 << 20
@@ -123,4 +125,31 @@ assert json.loads(run("qemu-img", "info", "--output=json", "r.luks"))["virtual-s
 ours = run(IMG, "measure", *SECRET, "-O", "luks", "-o", "key-secret=s", "--size", "1G")
 theirs = run("qemu-img", "measure", *SECRET, "-O", "luks", "-o", "key-secret=s", "--size", "1G")
 assert ours == theirs, (ours, theirs)
+print("== made by a daemon's job, exported by NBD")
+with open("secret", "w", encoding="ascii") as file:
+    file.write("passphrase one")
+with Program([f"{BIN}/spindle-storage-daemon", "--chardev", "socket,id=m,path=qmp.sock,server=on,wait=off", "--monitor", "m",
+              "--object", "secret,id=s,file=secret"]):
+    qmp = Qmp.connect("qmp.sock")
+    for job, options in enumerate(({"driver": "file", "filename": "j.luks", "size": 0}, {"driver": "file", "filename": "body", "size": 0},
+                                   {"driver": "file", "filename": "head", "size": 0})):
+        qmp.command("blockdev-create", {"job-id": f"f{job}", "options": options})
+    for name in ("j.luks", "body", "head"):
+        qmp.command("blockdev-add", {"driver": "file", "node-name": name.replace(".", "-"), "filename": name})
+    luks = {"driver": "luks", "size": 1 << 20, "key-secret": "s", "iter-time": 10}
+    for job, options in (("one", {**luks, "file": "j-luks"}), ("two", {**luks, "file": "body", "header": "head"})):
+        qmp.command("blockdev-create", {"job-id": job, "options": options})
+        while True:
+            state = [j for j in qmp.command("query-jobs") if j["id"] == job][0]
+            if state["status"] == "concluded":
+                break
+        assert "error" not in state, state
+        qmp.command("job-dismiss", {"id": job})
+    qmp.command("blockdev-add", {"driver": "luks", "node-name": "disk", "file": "j-luks", "key-secret": "s"})
+    qmp.command("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "nbd.sock"}}})
+    qmp.command("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk", "writable": True})
+    run("qemu-io", "-f", "raw", "-c", "write -P 5 1000 100000", "-c", "read -P 5 1000 100000",
+        f"nbd+unix:///disk?socket={os.getcwd()}/nbd.sock")
+run("qemu-io", *SECRET, "--image-opts", opts("j.luks"), "-c", "read -P 5 1000 100000", "-c", "read -P 5 50000 4096")
+assert opens("j.luks", "one") and opens("body", "one", header="head")
 print("good")
