@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "formats/qcow2/counts.h"
+#include "formats/qcow2/claim.h"
 #include "formats/qcow2/entry.h"
 #include "formats/qcow2/write_log.h"
 #include "qmp/schema/types.h"
@@ -224,6 +225,23 @@ static int count_recovery(struct walk *walk)
     return result;
 }
 
+/* While the image is in use: places that writes under way have been given, and that no table names yet. */
+static int count_claims(struct walk *walk)
+{
+    struct qcow2 *q = walk->check->q;
+    const struct claim *claim;
+    int result = 0;
+    list_for_each (claim, &q->claims, link) {
+        if (claim->kind == CLAIM_NEW_CLUSTERS)
+            result = count_span(walk, claim->host, (claim->end - claim->begin) << q->cluster_bits, "a write under way");
+        else if (claim->kind == CLAIM_COMPRESSED)
+            result = count_span(walk, claim->host, claim->bytes, "a write under way");
+        if (result)
+            return result;
+    }
+    return 0;
+}
+
 int check_count(struct check *check, bool refcount_structures, bool report)
 {
     struct qcow2 *q = check->q;
@@ -240,6 +258,8 @@ int check_count(struct check *check, bool refcount_structures, bool report)
         result = count_snapshots(&walk);
     if (!result)
         result = count_recovery(&walk);
+    if (!result)
+        result = count_claims(&walk);
     if (!result) {
         auto_error err = {0};
         int bitmaps = bitmap_table_visit(q, count_bitmap_span, &walk, &err);

@@ -24,7 +24,7 @@ struct claim *claim_take(struct qcow2 *q, uint64_t begin, uint64_t end, enum cla
     claim->begin = begin;
     claim->end = end;
     claim->kind = kind;
-    claim->host = 0;
+    claim->host = claim->bytes = 0;
     co_queue_init(&claim->waiters);
     list_append(&q->claims, &claim->link);
     return claim;

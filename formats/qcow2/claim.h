@@ -16,6 +16,7 @@ enum claim_kind {
     CLAIM_IN_PLACE,     /* shared: nothing to commit */
     CLAIM_NEW_CLUSTERS, /* exclusive: `clusters` new ones at `host` */
     CLAIM_REUSE,        /* exclusive: the clusters' own places in the file become valid */
+    CLAIM_COMPRESSED,   /* exclusive: `bytes` at `host` are counted, and nobody names them yet */
     CLAIM_OTHER,        /* exclusive: zero, discard, compressed write */
 };
 
@@ -24,6 +25,7 @@ struct claim {
     uint64_t begin, end; /* guest cluster indexes, end is behind the last */
     enum claim_kind kind;
     uint64_t host; /* of cluster `begin` */
+    uint64_t bytes;
     struct co_queue waiters;
 };
 

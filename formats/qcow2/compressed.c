@@ -272,18 +272,24 @@ static int link_compressed(struct qcow2 *q, uint64_t guest, uint64_t descriptor)
 }
 
 /* Under a claim. */
-static int store_compressed(struct qcow2 *q, uint64_t guest, const void *packed, size_t size)
+static int store_compressed(struct qcow2 *q, struct claim *claim, uint64_t guest, const void *packed, size_t size)
 {
     uint64_t host, descriptor = 0, ticket = 0;
     co_mutex_lock(&q->lock);
     int result = alloc_bytes(q, size, &host);
     if (!result && !compressed_describe(q, host, size, &descriptor))
         result = -EFBIG;
+    if (!result) {
+        claim->kind = CLAIM_COMPRESSED;
+        claim->host = host;
+        claim->bytes = size;
+    }
     co_mutex_unlock(&q->lock);
     if (result)
         return result;
     result = block_write_buffer(q->file, host, packed, size, 0);
     co_mutex_lock(&q->lock);
+    claim->kind = CLAIM_OTHER;
     if (!result)
         result = link_compressed(q, guest, descriptor);
     if (result)
@@ -325,7 +331,7 @@ static int write_one(struct node *node, uint64_t offset, uint64_t length, uint8_
     if (work.made == 0)
         return write_normal(node, offset, length, data);
     struct claim *claim = claim_exclusive(q, cluster_index(q, offset), cluster_index(q, offset) + 1);
-    result = store_compressed(q, offset, packed, work.made);
+    result = store_compressed(q, claim, offset, packed, work.made);
     claim_release(q, claim);
     return result;
 }

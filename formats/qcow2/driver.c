@@ -51,7 +51,7 @@ static void set_node(struct node *node, struct qcow2 *q)
 {
     node->size = q->size;
     node->limits.zero_alignment = subcluster_size(q);
-    node->limits.discard_alignment = q->cluster_size;
+    node->limits.discard_alignment = subcluster_size(q);
     node->limits.optimal_transfer = (uint32_t)q->cluster_size;
     node->write_flags = REQUEST_FUA;
     node->zero_flags = REQUEST_FUA | REQUEST_MAY_UNMAP;

@@ -296,6 +296,7 @@ static int commit_locked(struct qcow2 *q, struct write_plan *plan, struct claim 
         result = link_clusters(q, plan, claim);
     if (result && claim->kind == CLAIM_NEW_CLUSTERS)
         (void)refcount_add(q, claim->host, (claim->end - claim->begin) << q->cluster_bits, -1, NULL);
+    claim->kind = CLAIM_OTHER; /* named by a table now, or free again */
     if (!result)
         result = log_settle(q, ticket);
     return result ? result : qcow2_relieve(q);

@@ -178,6 +178,10 @@ static int make_area(struct qcow2 *q)
     memset(q->log.bounce, 0, DIRTY_MAP_BYTES);
     if (!result)
         result = block_write_buffer(q->file, offset + LOG_BYTES, q->log.bounce, DIRTY_MAP_BYTES, 0);
+    /* The area may reach over refcount blocks that are new and lie in unusual places: a replay must find them there, and
+     * make none inside the area. */
+    if (!result)
+        result = refcounts_write(q);
     if (!result)
         result = qcow2_barrier(q);
     if (result)

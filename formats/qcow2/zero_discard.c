@@ -4,7 +4,7 @@
  * writes in flight (a write that is still filling a cluster must not see it freed, and given to somebody else).
  *
  *   before                    zero                              discard
- *   unallocated               zero (nothing without backing)    as it is
+ *   unallocated               zero (nothing without backing)    the same
  *   zero                      as it is                          its place is freed
  *   data, ours alone          zero, keeps its place;            zero, its place is freed (discard-no-unref: keeps it)
  *                             may-unmap: its place is freed
@@ -62,7 +62,7 @@ static bool zero_cluster(struct qcow2 *q, struct mapping *m, uint64_t guest, con
 
 static bool discard_cluster(struct qcow2 *q, struct mapping *m, uint64_t guest, struct change *change)
 {
-    if (!m->has_host && !m->compressed)
+    if (!m->has_host && !m->compressed && (m->zero == all_subclusters(q) || !backing_shows(q, guest)))
         return true;
     if (q->header.version < 3) {
         if (!backing_shows(q, guest))
@@ -76,13 +76,33 @@ static bool discard_cluster(struct qcow2 *q, struct mapping *m, uint64_t guest, 
     return true;
 }
 
+/* A part of a cluster is given up: its bytes in the file may go, if they are ours alone. With the last of them goes the
+ * place. */
+static void discard_subclusters(struct qcow2 *q, struct mapping *m, uint32_t touched, struct change *change)
+{
+    if (!m->has_host)
+        return;
+    if (!(m->alloc & ~touched) && !q->discard_no_unref && !q->external_data) {
+        m->has_host = m->copied = false;
+        m->host = 0;
+        return;
+    }
+    for (uint32_t bit = 0; m->copied && bit < q->subclusters; bit++) {
+        if (touched & m->alloc & (1u << bit))
+            vec_push(&change->punch,
+                     ((struct host_span){m->host + (uint64_t)bit * subcluster_size(q), subcluster_size(q)}));
+    }
+}
+
 /* The new state of one cluster. False: this cannot be said by metadata. */
 static bool change_cluster(struct qcow2 *q, struct mapping *m, uint64_t guest, uint32_t touched, struct change *change)
 {
     if (touched != all_subclusters(q)) {
         /* Other subclusters keep what they have, shared or not: only the bits of this entry change. */
-        if (m->compressed || change->mode != UNMAP_ZERO)
+        if (m->compressed || change->mode == UNMAP_FULLY)
             return change->mode == UNMAP_DISCARD;
+        if (change->mode == UNMAP_DISCARD)
+            discard_subclusters(q, m, touched, change);
         m->alloc &= ~touched;
         m->zero |= touched;
         return true;
@@ -129,10 +149,10 @@ static int change_slice(struct qcow2 *q, uint64_t offset, uint64_t end, struct c
     int result = l2_locate(q, offset, &slice_offset, &index);
     if (result)
         return result;
-    if (!slice_offset && (change->mode != UNMAP_ZERO || !backing_shows(q, offset)))
+    if (!slice_offset && (change->mode == UNMAP_FULLY || !backing_shows(q, offset)))
         return 0;
     if (!slice_offset && q->header.version < 3)
-        return -ENOTSUP;
+        return change->mode == UNMAP_DISCARD ? 0 : -ENOTSUP;
     result = l2_load_for_change(q, offset, &slice, &slice_offset, &index);
     bool dirty = false;
     for (uint64_t guest = cluster_start(q, offset); !result && guest < end; guest += q->cluster_size, index++) {
@@ -221,8 +241,9 @@ int qcow2_zero(struct node *node, uint64_t offset, uint64_t length, uint32_t fla
 int qcow2_discard(struct node *node, uint64_t offset, uint64_t length)
 {
     struct qcow2 *q = node->state;
-    uint64_t end = offset + length == q->size ? offset + length : round_down(offset + length, q->cluster_size);
-    offset = cluster_end(q, offset);
+    uint64_t unit = subcluster_size(q); /* the whole cluster without subclusters */
+    uint64_t end = offset + length == q->size ? offset + length : round_down(offset + length, unit);
+    offset = round_up(offset, unit);
     if (offset >= end)
         return 0;
     int covered = dirty_log_cover(q, offset, end - offset);
