@@ -31,10 +31,17 @@ def more_files():
 def run(context, argv):
     """Runs a command to its end and returns {"wall", "cpu", "peak"}."""
     path = context.scratch("cost")
-    process = subprocess.run([context.program("launch"), path] + argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    process = subprocess.Popen([context.program("launch"), path] + argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               start_new_session=True)
+    try:
+        errors = process.communicate(timeout=90)[1]
+    except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise Failure(f"{' '.join(argv[:6])}...: no end after 90 seconds") from error
     wall, cpu, peak, status = open(path).read().split() if process.returncode == 0 else (0, 0, 0, process.returncode)
     if int(status):
-        raise Failure(f"{' '.join(argv[:6])}...: exit status {status}: {process.stderr.decode(errors='replace').strip()[-300:]}")
+        raise Failure(f"{' '.join(argv[:6])}...: exit status {status}: {errors.decode(errors='replace').strip()[-300:]}")
     return {"wall": float(wall), "cpu": float(cpu), "peak": int(peak) / 1024}
 
 
@@ -165,9 +172,9 @@ class CommandSession:
 
 class ServerSession:
     """A contender of a benchmark that loads a server. `load(point, operations)` runs the client: for the usual time, or for so many operations, and
-    returns {"operations", "seconds", "p50_us", "p99_us"}."""
+    returns {"operations", "seconds", "p50_us", "p99_us"}. Few are enough to count system calls: strace makes each of them slow."""
 
-    COUNTED_OPERATIONS = 2000
+    COUNTED_OPERATIONS = 500
 
     def __init__(self, context, server, load, counting=True):
         self.context, self.server, self.load, self.counting = context, server, load, counting

@@ -111,19 +111,41 @@ def open_sessions(benchmark, context, contenders, notes):
     return sessions
 
 
-def run_rounds(benchmark, sessions, points, rounds, end, notes):
+class Patience:
+    """Larger points of a law are left out for whom they would take far longer than the entry's share."""
+
+    def __init__(self, benchmark, seconds):
+        self.is_law, self.limit, self.last = benchmark.law, max(10.0, seconds), {}
+
+    def allows(self, name, point):
+        if not self.is_law or name not in self.last:
+            return True
+        last_point, took = self.last[name]
+        return took * point / last_point <= self.limit
+
+    def learn(self, name, point, took):
+        self.last[name] = (point, took)
+
+
+def run_rounds(benchmark, sessions, points, rounds, seconds, notes):
     """{(point, contender): [figures]}. At least one round; further ones while there is time for another like the last."""
     samples = {}
+    patience, end = Patience(benchmark, seconds), time.monotonic() + 0.8 * seconds
     for number in range(rounds):
         start = time.monotonic()
         for point in [None] if benchmark.joint else points:
             for name in list(sessions):
+                if not patience.allows(name, point):
+                    notes.append((name, f"{benchmark.axis} {point}: left out, it would take too long"))
+                    continue
+                began = time.monotonic()
                 try:
                     figures = sessions[name].sample(point)
                 except Failure as failure:
                     notes.append((name, f"{benchmark.axis} {point}: {failure}" if point is not None else str(failure)))
                     sessions.pop(name).close()
                     continue
+                patience.learn(name, point, time.monotonic() - began)
                 for at, row in figures.items() if benchmark.joint else [(point, figures)]:
                     samples.setdefault((at, name), []).append(row)
         now = time.monotonic()
@@ -139,7 +161,7 @@ def run_benchmark(benchmark, context, contenders, rounds, seconds):
     start = time.monotonic()
     sessions = open_sessions(benchmark, context, contenders, notes)
     try:
-        samples = run_rounds(benchmark, sessions, points, rounds, start + seconds * 0.85, notes)
+        samples = run_rounds(benchmark, sessions, points, rounds, seconds, notes)
         rows = []
         for (point, name), runs in samples.items():
             row = {"point": point, "contender": name, "rounds": len(runs)}

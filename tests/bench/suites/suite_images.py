@@ -18,7 +18,7 @@ def empty(context, gib):
 def on_image(arguments, image):
     def open_session(context, contender):
         img = contender.command("img")
-        return CommandSession(context, lambda point: img + arguments + [image(context, point)]) if img else None
+        return CommandSession(context, lambda point: img + arguments + [image(context, point)], counting=False) if img else None
     return open_session
 
 
@@ -30,7 +30,7 @@ def creating(options, sized):
         def clear(_):
             if os.path.exists(path):
                 os.unlink(path)
-        return CommandSession(context, lambda point: img + ["create", "-q", "-f", "qcow2", *options, path, sized(point)], clear) if img else None
+        return CommandSession(context, lambda point: img + ["create", "-q", "-f", "qcow2", *options, path, sized(point)], clear, counting=False) if img else None
     return open_session
 
 
