@@ -239,13 +239,22 @@ void sim_crash(struct loop *loop, uint64_t seed)
         file_crash(file, &lot);
 }
 
+/* What was written lies in the page cache, told or not: the next sync of anybody covers it. */
+static void file_orphan(struct sim_file *file)
+{
+    vec_clear(&file->locks);
+    struct change *change;
+    list_for_each (change, &file->changes, link)
+        change->complete = true;
+}
+
 void sim_kill(struct loop *loop)
 {
     struct sim_disk *disk = loop->sim->disk;
     disk->power_cycle++;
     struct sim_file *file;
     list_for_each (file, &disk->files, link)
-        vec_clear(&file->locks);
+        file_orphan(file);
 }
 
 void sim_sync(struct loop *loop)

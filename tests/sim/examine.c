@@ -62,7 +62,8 @@ static void compare(struct examination *e, const uint8_t *bytes, uint64_t size)
     const struct model *model = e->world->model;
     if (!model_size_is_possible(model, size) || size > model_max_size(model))
         examine_fail(e, "the disk has %" PRIu64 " bytes, which it never had", size);
-    uint64_t wrong = model_examine(model, bytes, 0, size);
+    bool answered = e->flags & EXAMINE_KILLED && e->world->kind->traits & TRAIT_KEEPS && !e->world->faulty;
+    uint64_t wrong = answered ? model_examine_answered(model, bytes, 0, size) : model_examine(model, bytes, 0, size);
     if (wrong == UINT64_MAX)
         return;
     auto_free char *text = model_describe(model, wrong, bytes + wrong);
@@ -104,18 +105,21 @@ static int examine_main(void *arg)
     read_all(e, bytes, size);
     compare(e, bytes, size);
     operations_examine(e);
-    if (e->settle)
+    if (e->flags & EXAMINE_SETTLE)
         model_settle(e->world->model, bytes, size);
-    if (e->thorough)
+    if (e->flags & EXAMINE_OBSERVE)
+        e->good = model_observe(e->world->model, bytes, size);
+    if (e->flags & EXAMINE_THOROUGHLY)
         use_again(e, bytes, size);
     close_image(e);
     graph_free(e->graph);
     return 0;
 }
 
-void examine(struct world *world, const char *cut, uint64_t lot, bool thorough, bool settle)
+bool examine(struct world *world, const char *cut, uint64_t lot, unsigned flags)
 {
     struct examination e = {
-        .world = world, .loop = world->second, .cut = cut, .lot = lot, .thorough = thorough, .settle = settle};
+        .world = world, .loop = world->second, .cut = cut, .lot = lot, .flags = flags, .good = true};
     loop_run_main(world->second, examine_main, &e);
+    return e.good;
 }

@@ -8,11 +8,11 @@
 #include "base/math.h"
 
 #define QCOW2 (TRAIT_QCOW2 | TRAIT_COMPRESSES | TRAIT_RESIZES)
-#define V3 (QCOW2 | TRAIT_V3)
+#define V3 (QCOW2 | TRAIT_V3 | TRAIT_KEEPS)
 
 const struct image_kind image_kinds[] = {
-    {"raw", NULL, "", 256 * KiB, 4096, TRAIT_RESIZES},
-    {"raw-writethrough", NULL, "", 128 * KiB, 4096, TRAIT_RESIZES, true},
+    {"raw", NULL, "", 256 * KiB, 4096, TRAIT_RESIZES | TRAIT_KEEPS},
+    {"raw-writethrough", NULL, "", 128 * KiB, 4096, TRAIT_RESIZES | TRAIT_KEEPS, true},
     {"v3-4k", "size=256k,cluster_size=4k", "", 256 * KiB, 4096, V3},
     {"v3-64k", "size=512k", "", 512 * KiB, 65536, V3},
     {"v3-512", "size=128k,cluster_size=512", "'l2-cache-size': 1024, 'l2-cache-entry-size': 512", 128 * KiB, 512, V3},

@@ -10,7 +10,7 @@
 #include "base/math.h"
 #include "base/strbuf.h"
 
-enum { VERSIONS_MAX = 14, ROOM = 3 };
+enum { VERSIONS_MAX = 20, ROOM = 6 };
 
 enum version_state { VERSION_SURE, VERSION_PENDING, VERSION_MAYBE };
 
@@ -327,6 +327,17 @@ uint64_t model_examine(const struct model *model, const void *data, uint64_t off
     return UINT64_MAX;
 }
 
+uint64_t model_examine_answered(const struct model *model, const void *data, uint64_t offset, uint64_t length)
+{
+    for (uint64_t at = 0; at < length; at += SECTOR) {
+        uint32_t stamp;
+        uint64_t s = (offset + at) / SECTOR;
+        if (!stamp_of((const unsigned char *)data + at, s, &stamp) || !may_read(&model->sectors[s], stamp))
+            return offset + at;
+    }
+    return UINT64_MAX;
+}
+
 char *model_describe(const struct model *model, uint64_t offset, const void *found)
 {
     static const char *const states[] = {"sure", "pending", "maybe"};
@@ -339,6 +350,42 @@ char *model_describe(const struct model *model, uint64_t offset, const void *fou
     for (unsigned i = 0; i < sector->count; i++)
         strbuf_printf(&text, " %u (%s)", sector->versions[i].stamp, states[sector->versions[i].state]);
     return strbuf_take(&text);
+}
+
+static void observe_sector(struct sector *sector, uint32_t stamp, uint64_t answer)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < sector->count; i++) {
+        if (sector->versions[i].stamp == stamp)
+            continue;
+        sector->versions[kept] = sector->versions[i];
+        sector->versions[kept++].state = VERSION_MAYBE;
+    }
+    sector->versions[kept] = (struct version){.stamp = stamp, .answered = answer};
+    sector->count = (uint8_t)(kept + 1);
+    sector->readers = 0;
+    sector->changing = sector->lost = false;
+}
+
+bool model_observe(struct model *model, const void *data, uint64_t size)
+{
+    uint64_t answer = ++model->answers;
+    if (model->size_count > VERSIONS_MAX - ROOM)
+        return false;
+    for (uint64_t s = 0; s < model->max_size / SECTOR; s++) {
+        if (model->sectors[s].count > VERSIONS_MAX - ROOM + 2)
+            return false;
+    }
+    for (uint64_t s = 0; s < model->max_size / SECTOR; s++) {
+        uint32_t stamp = 0;
+        if (s < size / SECTOR)
+            (void)stamp_of((const unsigned char *)data + s * SECTOR, s, &stamp);
+        observe_sector(&model->sectors[s], stamp, answer);
+    }
+    for (unsigned i = 0; i < model->size_count; i++)
+        model->sizes[i].state = VERSION_MAYBE;
+    model->sizes[model->size_count++] = (struct size_version){.size = size, .answered = answer};
+    return true;
 }
 
 void model_settle(struct model *model, const void *data, uint64_t size)

@@ -70,10 +70,15 @@ void model_end_resize(struct model *model, enum model_outcome outcome);
  * versions (UINT64_MAX: none)? */
 bool model_size_is_possible(const struct model *model, uint64_t size);
 uint64_t model_examine(const struct model *model, const void *data, uint64_t offset, uint64_t length);
+/* The same after a kill, where what was answered must be there: what is under way and maybes behind it may. */
+uint64_t model_examine_answered(const struct model *model, const void *data, uint64_t offset, uint64_t length);
 /* For messages: the versions of a sector, and what was found. To be freed. */
 char *model_describe(const struct model *model, uint64_t offset, const void *found);
 
-/* The world has ended, and this is what was left: now it is certain. */
+/* A life has ended, and this is what was left: now it is certain. */
 void model_settle(struct model *model, const void *data, uint64_t size);
+/* The processes have ended, and this is what the next ones see; but nobody has flushed it, so that a power cut may
+ * still bring older versions back. false: there are too many of those; nothing is changed. */
+bool model_observe(struct model *model, const void *data, uint64_t size);
 
 #endif

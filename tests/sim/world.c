@@ -143,7 +143,8 @@ static void examine_copy(struct world *world, uint64_t operation, unsigned numbe
     world->stats->cuts++;
     world->stats->kills += kind == SIM_KILL;
     sim_cut_copy(world->second, world->loop, kind, lot);
-    examine(world, name, lot, lot / 8 % world->settings->thorough == 0, false);
+    unsigned flags = kind == SIM_KILL ? EXAMINE_KILLED : 0;
+    examine(world, name, lot, flags | (lot / 8 % world->settings->thorough ? 0 : EXAMINE_THOROUGHLY));
 }
 
 static void end_life(struct world *world, uint64_t operation)
@@ -152,7 +153,7 @@ static void end_life(struct world *world, uint64_t operation)
     case 0: world_trace(world, "an orderly end begins"); break;
     case 3:
         world_trace(world, "killed");
-        world->is_cut = true;
+        world->is_cut = world->was_killed = true;
         sim_kill(world->loop);
         break;
     default:
@@ -406,7 +407,7 @@ static int live(void *arg)
 {
     struct world *world = (struct world *)arg;
     struct loop_timer hang = {.fn = on_hang, .arg = world};
-    world->ending = world->is_cut = world->flush_failed = false;
+    world->ending = world->is_cut = world->was_killed = false;
     draw_conditions(world);
     world->life_ends_at = sim_operations(world->loop) + 1 + world->settings->operations / 2 +
                           world_random(world, world->settings->operations);
@@ -427,6 +428,26 @@ static void end_in_good_order(struct world *world)
     if (!world->faulty)
         model_end_flush(world->model, model_begin_flush(world->model));
     sim_crash(world->loop, lot_of(world, sim_operations(world->loop), 1002));
+}
+
+static bool look(struct world *world, unsigned flags)
+{
+    sim_cut_copy(world->second, world->loop, SIM_KILL, 0);
+    return examine(world, "the end of a life", lot_of(world, sim_operations(world->loop), 1003),
+                   flags | (world->life % 2 ? EXAMINE_THOROUGHLY : 0));
+}
+
+/* What a life has left, and what the next one may rely on. After a kill, a power cut may come before anybody flushes.
+ */
+static void look_back(struct world *world)
+{
+    if (!world->is_cut)
+        end_in_good_order(world);
+    if (world->was_killed && look(world, EXAMINE_KILLED | EXAMINE_OBSERVE))
+        return;
+    if (world->was_killed)
+        sim_crash(world->loop, lot_of(world, sim_operations(world->loop), 1004));
+    look(world, EXAMINE_SETTLE);
 }
 
 static int prepare_main(void *arg)
@@ -452,14 +473,10 @@ void world_run(const struct image_kind *kind, uint64_t seed, const struct settin
     loop_run_main(world.loop, prepare_main, &world);
     sim_sync(world.loop);
     sim_cut_copy(world.second, world.loop, SIM_KILL, 0);
-    examine(&world, "the beginning", 0, false, true);
+    examine(&world, "the beginning", 0, EXAMINE_SETTLE);
     for (world.life = 0; world.life < settings->lives; world.life++) {
         loop_run_main(world.loop, live, &world);
-        if (!world.is_cut)
-            end_in_good_order(&world);
-        sim_sync(world.loop); /* after a kill, the kernel has written everything when the next life begins */
-        sim_cut_copy(world.second, world.loop, SIM_KILL, 0);
-        examine(&world, "the end of a life", lot_of(&world, sim_operations(world.loop), 1003), world.life % 2, true);
+        look_back(&world);
         operations_settle(&world);
         stats->lives++;
     }

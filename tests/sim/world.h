@@ -40,6 +40,7 @@ enum trait {
     TRAIT_COMPRESSES = 1 << 4, /* takes compressed writes */
     TRAIT_RESIZES = 1 << 5,
     TRAIT_LAZY = 1 << 6,
+    TRAIT_KEEPS = 1 << 7, /* what was answered survives a kill without a flush */
 };
 
 struct image_kind {
@@ -94,9 +95,9 @@ struct world {
     uint64_t life_ends_at;  /* file operation */
     unsigned life;
     bool ending;        /* clients begin nothing new */
+    bool was_killed;    /* this life has ended by a kill */
     bool is_cut;        /* answers count no more */
     bool faulty;        /* this life has disks that fail: errors are no surprise */
-    bool flush_failed;  /* ... and a file's sync has failed: nothing is promised from then on */
     unsigned vanishing; /* commands under way that make exports or nodes go: requests may fail meanwhile */
     void **state;       /* what each row of the table keeps; see operations.h */
 };
@@ -130,8 +131,14 @@ char *world_image_options(const struct world *world, const char *name);
 bool world_create(struct graph *graph, const char *filename, const char *options, struct error *err);
 
 /* examine.c: looks at what is on the second loop's disks, where a cut was copied to, and compares it with the model.
- * `cut` names the cut in messages. thorough: leaks are repaired, and the image is written to again. settle: this is
- * what the next life begins with, so the model takes it over. */
+ * `cut` names the cut in messages, `lot` draws what is done beside. false: the model cannot take over what was found.
+ */
+enum examine_flags {
+    EXAMINE_THOROUGHLY = 1, /* leaks are repaired, and the image is written to again */
+    EXAMINE_KILLED = 2,     /* no power was cut */
+    EXAMINE_SETTLE = 4,     /* the next life begins with this, and it is durable: the model takes it over */
+    EXAMINE_OBSERVE = 8,    /* the next life begins with this, durable or not */
+};
 struct examination {
     struct world *world;
     struct loop *loop; /* the second one */
@@ -139,9 +146,10 @@ struct examination {
     struct edge *edge; /* the image, open for writing */
     const char *cut;
     uint64_t lot; /* of this cut */
-    bool thorough, settle;
+    unsigned flags;
+    bool good;
 };
-void examine(struct world *world, const char *cut, uint64_t lot, bool thorough, bool settle);
+bool examine(struct world *world, const char *cut, uint64_t lot, unsigned flags);
 /* For rows: a mistake was found. */
 _Noreturn void examine_fail(struct examination *e, const char *format, ...) PRINTF_LIKE(2, 3);
 
