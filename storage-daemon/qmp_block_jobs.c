@@ -101,3 +101,9 @@ bool qmp_blockdev_create(struct qmp_context *context, struct q_blockdev_create_a
     struct daemon *daemon = context->app;
     return start(create_job_new(daemon->jobs, daemon->graph, arg->job_id, arg->options, err));
 }
+
+bool qmp_x_blockdev_amend(struct qmp_context *context, struct q_x_blockdev_amend_arg *arg, struct error *err)
+{
+    struct daemon *daemon = context->app;
+    return start(amend_job_new(daemon->jobs, daemon->graph, arg, err));
+}

@@ -195,8 +195,8 @@ static bool claim_chain(struct job *job, struct node *top, struct node *base, st
     return true;
 }
 
-static bool set_up(struct job *job, struct node *top, struct node *base,
-                   const struct q_block_commit_arg *options, struct error *err)
+static bool set_up(struct job *job, struct node *top, struct node *base, const struct q_block_commit_arg *options,
+                   struct error *err)
 {
     struct commit *commit = job->state;
     commit->top = top;

@@ -22,5 +22,7 @@ struct job *stream_job_new(struct job_set *set, struct graph *graph, const struc
                            struct error *err);
 struct job *create_job_new(struct job_set *set, struct graph *graph, const char *id,
                            const struct blockdev_create_options *options, struct error *err);
+struct job *amend_job_new(struct job_set *set, struct graph *graph, const struct q_x_blockdev_amend_arg *options,
+                          struct error *err);
 
 #endif

@@ -15,7 +15,11 @@ OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 BEYOND = {(name, "is ours alone") for name in ("getfd", "closefd", "add-fd", "remove-fd", "query-fdsets", "qom-list-get")}
 BEYOND |= {(f"nbd-server-{verb}", "member 'id' is ours alone") for verb in ("start", "stop")}
 BEYOND |= {("block-export-add/nbd", "member 'server' is ours alone")}
-NEWER = {"header", "detached-header", "confined", "discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections"}
+NEWER = {"header", "detached-header", "confined", "discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections",
+         "min-cluster-size", "on-cbw-error", "discard-source", "target-is-zero", "backing-mask-protocol"}
+BEYOND |= {(name, "is ours alone") for name in ("block-job-change", "blockdev-set-active", "block-latency-histogram-set")}
+# These became unions later, or take more with us.
+RESHAPED = {"query-block-jobs returns[]", "query-block-jobs returns[].type", "x-blockdev-amend.options/qcow2"}
 
 
 def introspect(program):
@@ -37,7 +41,7 @@ class Comparison:
             self.problems.append(f"{path}: {text}")
 
     def compare(self, our_name, their_name, path):
-        if (our_name, their_name) in self.seen:
+        if (our_name, their_name) in self.seen or path in RESHAPED:
             return
         self.seen.add((our_name, their_name))
         self.compared += 1
