@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # The monitor's own commands have their handlers here.
-qmp_add_module(control introspect)
+qmp_add_module(chardev control introspect)

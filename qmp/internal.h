@@ -15,6 +15,7 @@ struct qmp_server {
     struct loop *loop;
     void *app;
     void (*quit)(void *app);
+    struct chardev_services services;
     vec(const struct qmp_module *) modules;
     vec(struct chardev *) chardevs;
     struct list monitors;    /* of struct qmp_monitor */
@@ -38,6 +39,12 @@ const char *monitor_id(const struct qmp_monitor *monitor);
 bool monitor_is_negotiating(const struct qmp_monitor *monitor);
 void monitor_end_negotiation(struct qmp_monitor *monitor);
 void monitor_send_event(struct qmp_monitor *monitor, const struct json *event); /* does not yield */
+
+/* server.c */
+bool server_uses_chardev(const struct qmp_server *server, const struct chardev *chardev);
+/* Of devices that nobody uses. change YIELDS. */
+bool server_remove_chardev(struct qmp_server *server, const char *id, struct error *err);
+bool server_change_chardev(struct qmp_server *server, const struct chardev_options *options, struct error *err);
 
 /* events.c */
 void server_emit(struct qmp_events *sink, const char *name, struct json *data);

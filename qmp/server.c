@@ -46,6 +46,11 @@ void qmp_server_on_quit(struct qmp_server *server, void (*quit)(void *app))
     server->quit = quit;
 }
 
+void qmp_server_set_services(struct qmp_server *server, const struct chardev_services *services)
+{
+    server->services = *services;
+}
+
 struct qmp_events *qmp_server_events(struct qmp_server *server)
 {
     return &server->events;
@@ -57,22 +62,75 @@ void qmp_server_limit_event(struct qmp_server *server, const char *name, const c
     vec_push(&server->limits, limit);
 }
 
-static struct chardev *find_chardev(const struct qmp_server *server, const char *id)
+static struct chardev **find_place(const struct qmp_server *server, const char *id)
 {
     for (size_t i = 0; i < server->chardevs.count; i++)
         if (!strcmp(chardev_id(server->chardevs.items[i]), id))
-            return server->chardevs.items[i];
+            return &server->chardevs.items[i];
     return NULL;
 }
 
+static struct chardev *find_chardev(const struct qmp_server *server, const char *id)
+{
+    struct chardev **place = find_place(server, id);
+    return place ? *place : NULL;
+}
+
+bool server_uses_chardev(const struct qmp_server *server, const struct chardev *chardev)
+{
+    for (struct list *link = server->monitors.next; link != &server->monitors; link = link->next)
+        if (monitor_uses(monitor_from_link(link), chardev))
+            return true;
+    return false;
+}
+
+/* Opening yields: the name may be taken meanwhile. */
 bool qmp_server_add_chardev(struct qmp_server *server, const struct chardev_options *options, struct error *err)
 {
-    if (find_chardev(server, options->id))
+    struct chardev *chardev = NULL;
+    if (!find_chardev(server, options->id))
+        chardev = chardev_open(server, options, err);
+    if (find_chardev(server, options->id)) {
+        chardev_close(chardev);
         return fail(err, EEXIST, "chardev '%s': there is one of this name already", options->id);
-    struct chardev *chardev = chardev_open(server->loop, options, err);
+    }
+    if (chardev)
+        vec_push(&server->chardevs, chardev);
+    return chardev;
+}
+
+static bool check_unused(const struct qmp_server *server, const char *id, struct error *err)
+{
+    struct chardev **place = find_place(server, id);
+    if (!place)
+        return fail(err, ENOENT, "Chardev '%s' not found", id);
+    return !server_uses_chardev(server, *place) || fail(err, EBUSY, "Chardev '%s' is busy: a monitor uses it", id);
+}
+
+bool server_remove_chardev(struct qmp_server *server, const char *id, struct error *err)
+{
+    if (!check_unused(server, id, err))
+        return false;
+    struct chardev **place = find_place(server, id);
+    chardev_close(*place);
+    vec_remove(&server->chardevs, (size_t)(place - server->chardevs.items));
+    return true;
+}
+
+bool server_change_chardev(struct qmp_server *server, const struct chardev_options *options, struct error *err)
+{
+    if (!check_unused(server, options->id, err))
+        return false;
+    struct chardev *chardev = chardev_open(server, options, err);
     if (!chardev)
         return false;
-    vec_push(&server->chardevs, chardev);
+    if (!check_unused(server, options->id, err)) { /* opening yields */
+        chardev_close(chardev);
+        return false;
+    }
+    struct chardev **place = find_place(server, options->id);
+    chardev_close(*place);
+    *place = chardev;
     return true;
 }
 

@@ -34,6 +34,18 @@ void qmp_server_add_module(struct qmp_server *server, const struct qmp_module *m
 /* What the command `quit` does. It must return at once: the answer is still to be sent. */
 void qmp_server_on_quit(struct qmp_server *server, void (*quit)(void *app));
 
+/* What character devices of sockets need from the program, which has it from folders that this one does not know: TLS,
+ * and descriptors that clients have handed over. NULL members: options that need them are refused. */
+struct chardev_services {
+    /* Credentials and, for a server, authorization (may be NULL), held until release(). NULL and an error. */
+    void *(*hold_tls)(void *app, const char *creds, const char *authz, bool is_server, struct error *err);
+    void (*release_tls)(void *tls);
+    /* The stream inside of TLS; takes `under` over in any case. `host` is the name that a server must prove. YIELDS. */
+    struct stream *(*start_tls)(void *tls, struct stream *under, const char *host, struct error *err);
+    int (*take_fd)(void *app, const char *name); /* -1: there is none of that name */
+};
+void qmp_server_set_services(struct qmp_server *server, const struct chardev_services *services);
+
 /* Makes a character device. A listening socket with wait=on waits for its first client here: YIELDS. */
 bool qmp_server_add_chardev(struct qmp_server *server, const struct chardev_options *options, struct error *err);
 

@@ -48,6 +48,10 @@ void daemon_open(struct daemon *daemon);
 void daemon_close(struct daemon *daemon);
 void daemon_quit(void *daemon);
 
+/* chardev_services.c */
+struct chardev_services;
+extern const struct chardev_services daemon_chardev_services;
+
 /* objects.c: kinds of objects that are about the daemon itself. */
 struct object_kind;
 extern const struct object_kind *const daemon_object_kinds[];

@@ -76,6 +76,8 @@ void daemon_open(struct daemon *daemon)
     qmp_server_add_module(daemon->qmp, &qmp_module_transaction);
     daemon->jobs = daemon_new_jobs(daemon);
     qmp_server_add_module(daemon->qmp, &qmp_module_qom);
+    qmp_server_add_module(daemon->qmp, &qmp_module_chardev);
+    qmp_server_set_services(daemon->qmp, &daemon_chardev_services);
     qmp_server_on_quit(daemon->qmp, daemon_quit);
     daemon->nbd_servers = nbd_servers_new(daemon->loop, daemon->objects);
     daemon->export_types[0] = (struct export_type){&nbd_export_driver, daemon->nbd_servers};
