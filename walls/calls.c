@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -111,6 +112,9 @@ static const struct walls_call files[] = {
     ANY(inotify_rm_watch),
 };
 
+/* Secrets may lie in the kernel's key ring: reading one, and nothing else. */
+static const struct walls_call keys[] = {EQUAL(keyctl, 0, KEYCTL_READ)};
+
 /* Questions and orders to devices and file systems, by number: disks, copies that share blocks, terminals, queues. */
 static const struct walls_call device_orders[] = {
     EQUAL(ioctl, 1, BLKGETSIZE64), EQUAL(ioctl, 1, BLKGETSIZE), EQUAL(ioctl, 1, BLKSSZGET), EQUAL(ioctl, 1,
@@ -198,11 +202,12 @@ size_t walls_lists(enum walls_role role, const struct walls_options *options, st
 {
     size_t n = 0;
     bool relaxed = walls_are_relaxed();
+    bool may_spawn = options->spawn && role != WALLS_WORKER; /* whose children load their code */
     lists[n++] = LIST(basic);
     if (relaxed)
         lists[n++] = LIST(sanitizers);
     else
-        lists[n++] = role == WALLS_EMULATOR ? LIST(code_memory) : LIST(data_memory);
+        lists[n++] = role == WALLS_EMULATOR || may_spawn ? LIST(code_memory) : LIST(data_memory);
     if (role == WALLS_WORKER) {
         if (!relaxed)
             lists[n++] = LIST(worker_only);
@@ -210,6 +215,7 @@ size_t walls_lists(enum walls_role role, const struct walls_options *options, st
     }
     lists[n++] = LIST(loops);
     lists[n++] = LIST(files);
+    lists[n++] = LIST(keys);
     if (!relaxed)
         lists[n++] = LIST(device_orders);
     lists[n++] = LIST(sockets);

@@ -17,13 +17,14 @@
 #include <unistd.h>
 #include "base/log.h"
 #include "walls/internal.h"
+#include "walls/names.h"
 
 /* Runs on whatever stack the call was made from. It takes nothing that somebody may hold: of the C library only what
  * formats into a buffer. */
 static void on_forbidden_call(int signal_number, siginfo_t *info, void *context)
 {
     char text[256];
-    char *name = seccomp_syscall_resolve_num_arch(info->si_arch, info->si_syscall);
+    const char *name = walls_call_name(info->si_syscall);
     int length = snprintf(text, sizeof text,
                           "%s: stopped: system call '%s' (%d) is not among those that this program needs; "
                           "--sandbox off would let it pass\n",

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,6 +98,11 @@ static int try_bpf(void)
     return syscall(SYS_bpf, 0, NULL, 0) < 0 ? errno : 0;
 }
 
+static int try_new_key(void)
+{
+    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ? errno : 0;
+}
+
 static int try_set_user(void)
 {
     return syscall(SYS_setuid, 0) < 0 ? errno : 0;
@@ -144,6 +150,7 @@ static int try_fork(void)
 
 static int work_with_files(void)
 {
+    syscall(SYS_keyctl, KEYCTL_READ, 0, NULL, 0, 0); /* there is no such key; asking must not end us */
     char name[] = "/tmp/walls-XXXXXX", byte = 0;
     int fd = mkstemp(name);
     bool good = fd >= 0 && write(fd, "x", 1) == 1 && pread(fd, &byte, 1, 0) == 1 && byte == 'x' &&
@@ -178,6 +185,7 @@ static void test_forbidden_calls_end_the_process(void **state)
         expect_killed(role, usual, try_execute, "execve");
         expect_killed(role, usual, try_mount, "mount");
         expect_killed(role, usual, try_bpf, "bpf");
+        expect_killed(role, usual, try_new_key, "keyctl");
         expect_killed(role, usual, try_set_user, "setuid");
         expect_killed(role, usual, try_packet_socket, "socket");
     }
