@@ -172,7 +172,7 @@ def run_benchmark(benchmark, context, contenders, rounds, seconds):
                     if metric == benchmark.primary:
                         row["range"] = [min(values), max(values)]
             rows.append(row)
-        for name, session in sessions.items():
+        for name, session in sessions.items() if seconds else ():  # late: no counting
             counted = points[-1] if benchmark.law else None
             for row in rows:
                 if row["contender"] == name and not benchmark.joint and (counted is None or row["point"] == counted):
@@ -214,6 +214,9 @@ def run_all(benchmarks, context, contenders, rounds, budget, say=lambda text: pr
     for benchmark in benchmarks:
         share = max(0.0, end - time.monotonic()) * benchmark.weight / left
         left -= benchmark.weight
+        if time.monotonic() > end + 0.1 * budget:
+            say(f"{benchmark.name:34} left out: the budget of time is used up")
+            continue
         missing = ours.lacks(benchmark.needs) if ours else []
         if missing:
             not_yet.append({"name": benchmark.name, "title": benchmark.title, "missing": missing})
