@@ -5,7 +5,8 @@
  *
  * A command is a row with its options, its number of arguments and a function, which runs in the one main coroutine and
  * returns whether it succeeded; the program's exit status tells whether all of them did. aio_* commands start a
- * coroutine and return; it prints its result when it is done.
+ * coroutine and return; it prints its result when it is done, and a failure is one of the next aio_flush, or of the
+ * program's end.
  */
 #ifndef IMAGE_TOOLS_IO_IO_H
 #define IMAGE_TOOLS_IO_IO_H
@@ -23,6 +24,7 @@ struct io {
     bool misalign; /* give the request path buffers that direct I/O cannot use */
     bool quit;
     struct co_group requests; /* aio_* in flight */
+    bool request_failed;      /* one of them, since the last aio_flush */
 };
 
 struct io_command {

@@ -112,7 +112,7 @@ static int io_main(struct tool *tool)
         return 1;
     bool good = run_commands(&io, &invocation->options->commands);
     io_close_image(&io);
-    return good ? 0 : 1;
+    return good && !io.request_failed ? 0 : 1;
 }
 
 static int run(int argc, char **argv, struct io_options *options)

@@ -254,7 +254,8 @@ static bool run_now(struct io *io, bool is_write, const void *values, const stru
 static void async_entry(void *arg)
 {
     struct transfer *transfer = arg;
-    carry_out(transfer);
+    if (!carry_out(transfer))
+        transfer->io->request_failed = true;
     fflush(stdout);
     transfer_free(transfer);
 }
@@ -293,10 +294,12 @@ static bool aio_write_run(struct io *io, void *values, const struct texts *argum
 static bool aio_flush_run(struct io *io, void *values, const struct texts *arguments)
 {
     co_group_wait(&io->requests);
+    bool good = !io->request_failed;
+    io->request_failed = false;
     int result = block_flush(io->edge);
     if (result < 0)
         io_failed("aio_flush", result);
-    return result >= 0;
+    return good && result >= 0;
 }
 
 /* Rows ------------------------------------------------------------------------------------------------------------ */
@@ -388,8 +391,8 @@ const struct io_command io_writev = {
 };
 
 #define ASYNC_DETAILS                                                                                                  \
-    "The result is printed when it is there. The command succeeds when the request was started; use aio_flush to\n"    \
-    "wait for it.\n"
+    "The result is printed when it is there. The command succeeds when the request was started; aio_flush waits for\n" \
+    "it, and fails if it has failed.\n"
 
 const struct io_command io_aio_read = {
     .name = "aio_read",
