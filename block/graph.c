@@ -200,6 +200,9 @@ static struct node *node_new(struct graph *graph, const struct block_driver *dri
     node->name = options->node_name ? xstrdup(options->node_name) : xasprintf("#block%03u", graph->next_id++);
     node->state = xcalloc(1, driver->instance_size ? driver->instance_size : 1);
     node->references = 1;
+    /* An earlier program may have been killed with writes that were answered and never flushed: a guest that has gone
+     * on and flushes now means those, too. So the first flush is never free. */
+    node->write_generation = 1;
     list_init(&node->children);
     list_init(&node->parents);
     list_init(&node->graph_link);

@@ -220,6 +220,8 @@ static int count_recovery(struct walk *walk)
     for (size_t i = 0; i < q->recovery.count && !result; i++) {
         const struct log_change *change = &q->recovery.items[i];
         struct walk silent = {.check = walk->check};
+        if (change->stays)
+            continue;
         result = count_entry(&silent, change->entry, change->cluster << q->cluster_bits);
     }
     return result;

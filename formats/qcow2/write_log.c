@@ -178,8 +178,8 @@ static int make_area(struct qcow2 *q)
     memset(q->log.bounce, 0, DIRTY_MAP_BYTES);
     if (!result)
         result = block_write_buffer(q->file, offset + LOG_BYTES, q->log.bounce, DIRTY_MAP_BYTES, 0);
-    /* The area may reach over refcount blocks that are new and lie in unusual places: a replay must find them there, and
-     * make none inside the area. */
+    /* The area may reach over refcount blocks that are new and lie in unusual places: a replay must find them there,
+     * and make none inside the area. */
     if (!result)
         result = refcounts_write(q);
     if (!result)
@@ -370,7 +370,8 @@ static void take_run(struct qcow2 *q, const uint8_t *run)
     count = cluster < clusters ? (uint32_t)MIN((uint64_t)count, clusters - cluster) : 0;
     struct l2_entry entry = {load_be64(run + RUN_DESCRIPTOR), load_be64(run + RUN_BITMAP)};
     for (uint32_t i = 0; i < count; i++) {
-        vec_push(&q->recovery, ((struct log_change){cluster + i, q->recovery.count, entry}));
+        vec_push(&q->recovery,
+                 ((struct log_change){.cluster = cluster + i, .order = q->recovery.count, .entry = entry}));
         if (load_be32(run + RUN_FLAGS) & RUN_ADVANCES)
             entry.descriptor += q->cluster_size;
     }
@@ -411,6 +412,14 @@ static int entry_on_disk(struct qcow2 *q, uint64_t cluster, struct l2_entry *ent
     return result;
 }
 
+static bool same_place(const struct qcow2 *q, uint64_t cluster, struct l2_entry a, struct l2_entry b)
+{
+    struct mapping x, y;
+    uint64_t guest = cluster << q->cluster_bits;
+    return !mapping_decode(q, a, guest, &x) && !mapping_decode(q, b, guest, &y) && x.has_host && y.has_host &&
+           x.host == y.host;
+}
+
 /* The last change of each cluster, unless the tables have it. */
 static int keep_last(struct qcow2 *q)
 {
@@ -425,8 +434,10 @@ static int keep_last(struct qcow2 *q)
         int result = entry_on_disk(q, items[i].cluster, &entry);
         if (result)
             return result;
-        if (entry.descriptor != items[i].entry.descriptor || entry.bitmap != items[i].entry.bitmap)
-            items[kept++] = items[i];
+        if (entry.descriptor == items[i].entry.descriptor && entry.bitmap == items[i].entry.bitmap)
+            continue;
+        items[kept] = items[i];
+        items[kept++].stays = same_place(q, items[i].cluster, entry, items[i].entry);
     }
     q->recovery.count = kept;
     return 0;

@@ -14,6 +14,7 @@ struct log_change {
     uint64_t cluster; /* of the guest */
     uint64_t order;   /* later ones win */
     struct l2_entry entry;
+    bool stays; /* at the place that the entry on disk names: its cluster is counted already */
 };
 
 /* Opening ------------------------------------------------------------------------------------------------------------
