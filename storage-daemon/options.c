@@ -93,7 +93,8 @@ static const struct option_type option_types[] = {
      &nbd_server_options_type, NULL, NULL, run_nbd_server},
     {.name = "sandbox",
      .argument = WALLS_OPTIONS_HELP,
-     .help = "what the process gives up before it opens anything (default: on, with network=allow and the rest denied)"},
+     .help =
+         "what the process gives up before it opens anything (default: on, with network=allow and the rest denied)"},
     {"object", "TYPE,id=ID[,...]", "make an object; 'help' lists types, 'TYPE,help' one's properties", 0,
      &object_options_type, "qom-type", &object_type_type, run_object},
     {.name = "daemonize", .help = "go to the background once everything above is up"},

@@ -274,8 +274,14 @@ static void on_end(void *arg, uint32_t events)
 static bool start_process(struct private_daemon *daemon, const char *program, bool network, struct error *err)
 {
     static const char monitor[] = "socket,id=private,fd=3,server=off";
-    char *const argv[] = {"spindle-storage-daemon", "--sandbox", network ? "on" : "on,network=deny", "--chardev",
-                          (char *)monitor,          "--monitor", "private",                           NULL};
+    char *const argv[] = {"spindle-storage-daemon",
+                          "--sandbox",
+                          network ? "on" : "on,network=deny",
+                          "--chardev",
+                          (char *)monitor,
+                          "--monitor",
+                          "private",
+                          NULL};
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return fail_errno(err, errno, "cannot make a socket pair");
