@@ -39,19 +39,19 @@ int background_begin(void)
     return ready[1];
 }
 
-bool background_write_pidfile(const char *path, struct error *err)
+char *background_write_pidfile(const char *path, struct error *err)
 {
     auto_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        return fail_errno(err, errno, "cannot open pid file '%s'", path);
+        return fail_errno_null(err, errno, "cannot open pid file '%s'", path);
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-        return fail_errno(err, errno, "cannot lock pid file '%s'", path);
+        return fail_errno_null(err, errno, "cannot lock pid file '%s'", path);
     auto_free char *text = xasprintf("%d\n", (int)getpid());
     if (ftruncate(fd, 0) < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-        return fail_errno(err, errno, "cannot write pid file '%s'", path);
+        return fail_errno_null(err, errno, "cannot write pid file '%s'", path);
     (void)TAKE_FD(fd); /* stays open with its lock: a second process is refused while we live */
-    return true;
+    return realpath(path, NULL);
 }
 
 void background_ready(int fd)

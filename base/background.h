@@ -14,7 +14,8 @@
 int background_begin(void);
 /* Everything is up: lets go of the terminal, and of the parent. */
 void background_ready(int fd);
-/* Writes our process id, and holds a lock on the file as long as we live: a second process is refused. */
-bool background_write_pidfile(const char *path, struct error *err);
+/* Writes our process id, and holds a lock on the file as long as we live: a second process is refused. Returns the path
+ * to remove at the end, good from any folder (owned); NULL: it failed. */
+char *background_write_pidfile(const char *path, struct error *err);
 
 #endif

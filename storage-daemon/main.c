@@ -34,14 +34,15 @@ static bool serve(struct daemon *daemon, struct error *err)
 {
     if (!daemon_run_options(daemon, err))
         return false;
-    if (daemon->pidfile && !background_write_pidfile(daemon->pidfile, err))
+    auto_free char *pidfile = NULL;
+    if (daemon->pidfile && !(pidfile = background_write_pidfile(daemon->pidfile, err)))
         return false;
     if (daemon->ready_fd >= 0)
         background_ready(TAKE_FD(daemon->ready_fd));
     while (!daemon->quitting)
         co_queue_wait_uncancellable(&daemon->quit);
-    if (daemon->pidfile)
-        unlink(daemon->pidfile);
+    if (pidfile)
+        unlink(pidfile);
     return true;
 }
 

@@ -253,14 +253,15 @@ static bool serve(struct serving *serving, struct error *err)
     if (!open_image(serving, &writethrough, err) || !start_server(serving, err) ||
         !make_export(serving, writethrough, err))
         return false;
-    if (options->pidfile && !background_write_pidfile(options->pidfile, err))
+    auto_free char *pidfile = NULL;
+    if (options->pidfile && !(pidfile = background_write_pidfile(options->pidfile, err)))
         return false;
     if (options->ready_fd >= 0)
         background_ready(TAKE_FD(options->ready_fd));
     while (!serving->ending)
         co_queue_wait_uncancellable(&serving->end);
-    if (options->pidfile)
-        unlink(options->pidfile);
+    if (pidfile)
+        unlink(pidfile);
     return true;
 }
 

@@ -30,6 +30,10 @@ for command in re.findall(r"^  ([a-z]+) ", run(OUR_IMG, "--help").out.split("\nO
     for letter in re.findall(r"^  -([A-Za-z])\b", run(OUR_IMG, command, "--help").out, re.M):
         if letter not in "hbB" or (command, letter) == ("convert", "B"):
             check(letter in letters(section[0]), f"spindle-img.1: {command}: -{letter} is missing")
+OUR_NBD = OUR_IMG.replace("spindle-img", "spindle-nbd")
+nbd_page = manual("spindle-nbd")
+for name in re.findall(r"--([a-z-]+)", run(OUR_NBD, "--help").out):
+    check("--" + name in nbd_page or name in ("help", "version"), f"spindle-nbd.1: --{name} is missing")
 for name in re.findall(r"--([a-z-]+)", run(OUR_IO, "--help").out):
     check("--" + name in io_page or name in ("copy-on-read",), f"spindle-io.1: --{name} is missing")
 for command in re.findall(r"^([a-z_]+)\b.* -- ", run(OUR_IO, "-c", "help").out, re.M):
