@@ -14,6 +14,7 @@
  */
 #include "crypto/tls_stream.h"
 
+#include <arpa/inet.h>
 #include <gnutls/x509.h>
 #include <stdlib.h>
 #include <string.h>
@@ -335,6 +336,13 @@ static char *find_identity(struct tls_stream *tls)
     return identity;
 }
 
+/* Those are not for the server name extension (RFC 6066, 3). */
+static bool is_address(const char *hostname)
+{
+    uint8_t bytes[16];
+    return inet_pton(AF_INET, hostname, bytes) == 1 || inet_pton(AF_INET6, hostname, bytes) == 1;
+}
+
 static struct stream *start(struct stream *under, struct object *creds, const char *hostname, struct error *err)
 {
     struct tls_stream *tls = new (struct tls_stream);
@@ -346,7 +354,7 @@ static struct stream *start(struct stream *under, struct object *creds, const ch
     gnutls_typed_vdata_st wanted[2] = {0};
     bool good = prepare(tls, hostname, err);
     if (good) {
-        if (hostname)
+        if (hostname && !is_address(hostname))
             gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, hostname, strlen(hostname));
         set_verification(tls, hostname, wanted);
         good = shake_hands(tls, err);

@@ -12,9 +12,9 @@
 #include "block/dirty_bitmap.h"
 
 enum {
-    DESCRIPTORS = 4096,    /* in one reply, shared by its contexts; */
-    DESCRIPTORS_MIN = 256, /* but each has so many */
-    STEPS = 65536,         /* questions to the graph for one list: a large, finely fragmented area is told in parts */
+    DESCRIPTORS = 4096,   /* in one reply, shared by its contexts; */
+    DESCRIPTORS_MIN = 16, /* but each has so many */
+    STEPS = 65536,        /* questions to the graph for one list: a large, finely fragmented area is told in parts */
 };
 
 struct extents {

@@ -220,6 +220,27 @@ with daemon:
         else:
             raise AssertionError(command)
 
+    print("== a key behind a password; a certificate that was revoked")
+    os.makedirs("locked", exist_ok=True)
+    for name in ("ca-cert.pem", "server-cert.pem"):
+        with open(f"server/{name}", "rb") as source, open(f"locked/{name}", "wb") as copy:
+            copy.write(source.read())
+    run("certtool", "--to-p8", "--load-privkey", "server/server-key.pem", "--password", "open sesame", "--outfile", "locked/server-key.pem")
+    with open("template", "w", encoding="ascii") as crl_template:
+        crl_template.write("crl_next_update = 10\ncrl_number = 1\n")
+    run("certtool", "--generate-crl", "--load-ca-certificate", "ca/ca-cert.pem", "--load-ca-privkey", "ca/ca-key.pem",
+        "--load-certificate", "mallory/client-cert.pem", "--template", "template", "--outfile", "locked/ca-crl.pem")
+    locked = {"qom-type": "tls-creds-x509", "endpoint": "server", "dir": "locked"}
+    refuse("locked/server-key.pem", **locked)
+    qmp.command("object-add", {"qom-type": "secret", "id": "password", "data": "open sesame"})
+    qmp.command("object-add", {"id": "locked", "passwordid": "password", **locked})
+    ports["locked"] = free_port()
+    qmp.command("nbd-server-start", {"id": "locked", "tls-creds": "locked",
+                                     "addr": {"type": "inet", "data": {"host": "localhost", "port": str(ports["locked"])}}})
+    qmp.command("block-export-add", {"type": "nbd", "id": "locked-disk", "node-name": "disk", "name": "disk", "server": "locked"})
+    assert int(run("nbdinfo", "--size", uri("locked"))) == SIZE
+    run("nbdinfo", "--size", uri("locked", who="mallory"), good=False)
+
     print("== a client refuses a server that is not who it should be")
     qmp.command("object-add", {"qom-type": "tls-creds-x509", "id": "elsewhere", "endpoint": "server", "dir": "elsewhere"})
     ports["elsewhere"] = free_port()
