@@ -173,13 +173,13 @@ bool qmp_block_job_complete(struct qmp_context *context, struct q_block_job_comp
 
 bool qmp_block_job_finalize(struct qmp_context *context, struct q_block_job_finalize_arg *arg, struct error *err)
 {
-    struct job *job = find_job(context, arg->id, err);
+    struct job *job = find_block_job(context, arg->id, err);
     return job && job_user_finalize(job, err);
 }
 
 bool qmp_block_job_dismiss(struct qmp_context *context, struct q_block_job_dismiss_arg *arg, struct error *err)
 {
-    struct job *job = find_job(context, arg->id, err);
+    struct job *job = find_block_job(context, arg->id, err);
     return job && job_user_dismiss(job, err);
 }
 
