@@ -277,7 +277,11 @@ int check_count(struct check *check, bool refcount_structures, bool report)
 static int check_and_repair(struct check *check)
 {
     struct qcow2 *q = check->q;
-    int result = check_count(check, true, true);
+    /* References that are gone must be gone for good before they are uncounted: also those that a killed program
+     * dropped and never flushed. */
+    int result = check->repair ? qcow2_barrier(q) : 0;
+    if (!result)
+        result = check_count(check, true, true);
     /* References that could not be read were not counted: a repair would free what they name. */
     if (check->result->check_errors)
         check->repair = 0;

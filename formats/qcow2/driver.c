@@ -76,6 +76,11 @@ static bool load_bitmaps(struct qcow2 *q, struct error *err)
 static bool recover(struct qcow2 *q, struct error *err)
 {
     bool was_dirty = q->header.incompatible & INCOMPATIBLE_DIRTY;
+    /* What a killed program wrote and never flushed is what is read and built upon here: a power cut must not take it
+     * away again. */
+    int result = was_dirty || log_is_valid(q) ? qcow2_barrier(q) : 0;
+    if (result)
+        return fail_errno(err, result, "cannot flush what the last program wrote");
     if (!log_load(q, err) || !repair_dirty(q, err) || !log_replay(q, was_dirty, err))
         return false;
     return !log_is_valid(q) || (bitmaps_store(q, true, err) && log_drop(q, err));
