@@ -94,6 +94,8 @@ bool tool_write_compressed(struct actor *actor);
 bool tool_map(struct actor *actor);
 bool tool_create(struct actor *actor);
 bool tool_convert(struct actor *actor);
+bool tool_snapshot(struct actor *actor); /* tool_qcow2.c */
+bool tool_amend(struct actor *actor);
 struct convert_state {
     bool is_there; /* the copy was flushed: from now on it must be this */
     uint64_t size;
