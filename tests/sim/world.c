@@ -438,12 +438,13 @@ static bool look(struct world *world, unsigned flags)
 }
 
 /* What a life has left, and what the next one may rely on. After a kill, a power cut may come before anybody flushes.
+ * But after a sync that failed the cache shows what will never be on the disk, and nobody can know: then it is emptied.
  */
 static void look_back(struct world *world)
 {
     if (!world->is_cut)
         end_in_good_order(world);
-    if (world->was_killed && look(world, EXAMINE_KILLED | EXAMINE_OBSERVE))
+    if (world->was_killed && !world->faulty && look(world, EXAMINE_KILLED | EXAMINE_OBSERVE))
         return;
     if (world->was_killed)
         sim_crash(world->loop, lot_of(world, sim_operations(world->loop), 1004));
