@@ -195,7 +195,7 @@ static int make_area(struct qcow2 *q)
     if (!header_rewrite(q, &now, &err)) {
         /* No room in the header: no log, and nothing is lost by that. (A header that cannot be written will be noticed
          * by others.) */
-        return err.code == ENOSPC || err.code == ENOTSUP || err.code == EINVAL ? -ENOTSUP : -EIO;
+        return err.code == ENOSPC || err.code == ENOTSUP || err.code == EINVAL ? -ENOTSUP : -err.code;
     }
     q->header = now;
     return 0;

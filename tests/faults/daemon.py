@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # If this fails, some failure of memory, of a file or of a socket makes the storage daemon crash, hang, leak, lie, or spoil an image.
 # labels: full
-# timeout: 300
+# timeout: 400
 """Sessions with the storage daemon (its start, QMP commands, NBD and vhost-user requests, its end), with one of its allocations, reads,
 writes, receives ... failing. It may refuse to start and say why, answer with an error, or close a connection. It may not crash or hang; it
 still answers afterwards and ends in good order; what a flush has acknowledged is there, and the image is consistent.
@@ -10,6 +10,7 @@ still answers afterwards and ends in good order; what a flush has acknowledged i
 SPINDLE_FAULTS_FULL=1: all operations in all ways, else a sample. SPINDLE_FAULTS_ONLY chooses sessions.
 """
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -192,6 +193,21 @@ def nbd_requests(session, name="disk"):
     client.close()
 
 
+def wait(session, queue, slots):
+    """queue.wait(), for daemons that may have died: the front end has no deadline of its own."""
+    end, done = time.monotonic() + PATIENCE, {}
+    while True:
+        done.update(queue.collect())
+        if set(slots) <= done.keys():
+            return {slot: done[slot] for slot in slots}
+        if select.select([queue.call], [], [], 0.5)[0]:
+            os.eventfd_read(queue.call)
+        elif not session.alive:
+            raise EOFError("the daemon is gone")
+        elif time.monotonic() > end:
+            raise TimeoutError("requests are not answered")
+
+
 def vhost_requests(session):
     if not os.path.exists("vhost"):
         return
@@ -202,15 +218,15 @@ def vhost_requests(session):
             writes = [(8 * i, bytes([i + 1]) * 4096) for i in range(8)]
             for sector, data in writes:
                 session.wrote(512 * sector, data)
-            done = queue.wait([queue.submit(v.WRITE, sector, data) for sector, data in writes], PATIENCE)
+            done = wait(session, queue, [queue.submit(v.WRITE, sector, data) for sector, data in writes])
             flush = queue.submit(v.FLUSH, 0)
-            status = queue.wait([flush], PATIENCE)[flush]
+            status = wait(session, queue, [flush])[flush]
             if not any(done.values()) and not status:
                 session.flushed()
             else:
                 session.complaints.append("vhost-user: a request failed")
             slot = queue.submit(v.READ, 0, length=4096)
-            if queue.wait([slot], PATIENCE)[slot]:
+            if wait(session, queue, [slot])[slot]:
                 session.complaints.append("vhost-user: a read failed")
     except (EOFError, ConnectionError, AssertionError, BrokenPipeError):
         session.complaints.append("vhost-user: connection lost")

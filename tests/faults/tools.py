@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # If this fails, some failure of memory or of a file makes spindle-img or spindle-io crash, hang, leak, lie, or spoil an image.
 # labels: full
-# timeout: 300
+# timeout: 400
 """Every operation of the tools, with one of its allocations, reads, writes, syncs ... failing. It may report the failure, by its exit
 status and by a message with the reason, or do without what failed; then the result is the right one. Whatever it does, images that it
 reads stay as they are, and images that it writes stay consistent (but for leaked clusters), each byte old or new.
