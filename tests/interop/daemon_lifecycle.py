@@ -36,7 +36,7 @@ def help_texts():
 
 def refusals():
     for arguments, words in (
-            (["--export", "foo,help"], ["foo", "--export help"]), (["--object", "secret,id=s,data=x"], ["secret", "main-loop"]),
+            (["--export", "foo,help"], ["foo", "--export help"]), (["--object", "unicorn,id=s"], ["unicorn", "main-loop"]),
             (["--object", "main-loop,id=m,thread-pool-min=9,thread-pool-max=4"], ["thread-pool-min 9"]),
             (["--object", "main-loop,id=m", "--object", "main-loop,id=n"], ["'m'", "'n'"]),
             (["--export", "nbd,id=e,node-name=none"], ["--export", "'none'"]), (["stray"], ["stray"]), (["--no-such"], ["--help"]),
