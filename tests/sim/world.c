@@ -391,7 +391,7 @@ static void draw_conditions(struct world *world)
     config->stream_stall_one_in = world_random(world, 2) ? 0 : 20 + world_random(world, 200);
     config->stream_chunk = world_random(world, 4) ? 64 * KiB : 1 + world_random(world, 100);
     config->disk_capacity = UINT64_MAX;
-    config->sync_failure_loses = true;
+    config->sync_failure_loses = false;
     world->faulty = world->settings->faults && kind < 5;
     if (!world->faulty)
         return;
@@ -414,6 +414,8 @@ static int live(void *arg)
     loop_timer_arm(world->loop, &hang, loop_now_ns(world->loop) + HANG_NS);
     sim_observe(world->loop, observe, world);
     run_tools(world);
+    sim_config(world->loop)->sync_failure_loses =
+        true; /* not before: the daemon could not know of a tool's failed sync */
     if (!world->ending)
         run_daemon(world);
     sim_observe(world->loop, NULL, NULL);
