@@ -112,11 +112,24 @@ static bool block_is_needed(const struct check *check, const struct rebuild *r, 
     return counts_next(&check->counts, first) < end || (first < r->start + r->blocks + r->clusters && r->start < end);
 }
 
+/* Behind what must stay until the header has switched over: the old structures, which nobody counts, and the write log.
+ */
+static uint64_t end_of_old(const struct qcow2 *q)
+{
+    uint64_t end = MAX(q->reftable.offset + (uint64_t)q->reftable.count * 8, q->header.log_offset + q->header.log_size);
+    for (uint32_t i = 0; i < q->reftable.count; i++) {
+        uint64_t block = q->reftable.entries[i] & ~REFTABLE_RESERVED;
+        if (block < q->file->child->size)
+            end = MAX(end, block + q->cluster_size);
+    }
+    return DIV_ROUND_UP(end, q->cluster_size);
+}
+
 static int plan_rebuild(struct check *check, struct rebuild *r)
 {
     struct qcow2 *q = check->q;
     uint64_t per_block = 1ull << q->refblock_bits, entries = 0;
-    r->start = MAX(check->counts.end, cluster_index(q, q->header.log_offset + q->header.log_size));
+    r->start = MAX(check->counts.end, end_of_old(q));
     for (;;) {
         uint64_t blocks = 0;
         entries = DIV_ROUND_UP(r->start + r->blocks + r->clusters + 1, per_block);

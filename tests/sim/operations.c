@@ -27,6 +27,10 @@ const struct operation operations[] = {
     {"second-node", "blockdev-add and -del of an image that was just made", BY_OPERATOR, 2,
      .run = operator_second_node},
     {"query", "questions, which change nothing", BY_OPERATOR, 2, .run = operator_query},
+    {"backup", "a copy of one moment, to its end or cancelled", BY_OPERATOR, 3, .run = operator_backup},
+    {"mirror", "a copy that keeps up, ended or cancelled", BY_OPERATOR, 3, .run = operator_mirror},
+    {"bitmap", "a persistent dirty bitmap comes and goes", BY_OPERATOR, 4, TRAIT_QCOW2 | TRAIT_V3,
+     .run = operator_bitmap},
 
     /* Tools on the closed image. */
     {"check", "without repair", BY_TOOL, 2, TRAIT_QCOW2, .run = tool_check},

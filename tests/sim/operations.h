@@ -86,6 +86,11 @@ bool operator_export(struct actor *actor);
 bool operator_second_node(struct actor *actor);
 bool operator_query(struct actor *actor);
 
+/* operator_jobs.c */
+bool operator_backup(struct actor *actor);
+bool operator_mirror(struct actor *actor);
+bool operator_bitmap(struct actor *actor);
+
 /* tool.c */
 bool tool_check(struct actor *actor);
 bool tool_repair(struct actor *actor);
