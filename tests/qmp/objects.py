@@ -3,7 +3,9 @@
 # If this fails, objects cannot be made, found, looked at, changed or removed as management programs do it, or a secret is told.
 # labels: quick
 # timeout: 60
+import ctypes
 import os
+import platform
 import subprocess
 
 from qmp import Program, Qmp
@@ -29,6 +31,15 @@ with Program([DAEMON, "--chardev", "socket,id=m,path=qmp.sock,server=on,wait=off
     assert qmp.command("qom-get", {"path": "/objects/sec0", "property": "format"}) == "raw"
     assert qmp.command("qom-get", {"path": "sec0", "property": "type"}) == "secret"
     assert qmp.command("qom-get", {"path": "/objects/loop", "property": "thread-pool-max"}) == 8
+
+    # A key of the kernel's keyring, where this machine lets us have one (containers often do not).
+    add_key = {"x86_64": 248, "aarch64": 217}.get(platform.machine())
+    serial = ctypes.CDLL(None).syscall(add_key, b"user", b"spindle-test", b"from the kernel", 15, -3) if add_key else -1
+    if serial > 0:
+        qmp.command("object-add", {"qom-type": "secret_keyring", "id": "key", "serial": serial})
+        assert qmp.command("qom-get", {"path": "key", "property": "serial"}) == serial
+        qmp.command("object-del", {"id": "key"})
+    assert "keyring" in str(qmp.error("object-add", {"qom-type": "secret_keyring", "id": "key", "serial": 1}))
 
     # Changing: what can, with the checks of the beginning.
     qmp.command("qom-set", {"path": "/objects/loop", "property": "thread-pool-max", "value": 4})
