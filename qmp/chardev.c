@@ -108,10 +108,9 @@ static struct stream *connect_once(struct chardev *chardev, struct error *err)
 static struct stream *accept_client(struct chardev *chardev, struct error *err)
 {
     for (;;) {
-        int status = 0;
-        struct stream *stream = listener_accept(chardev->listener, &status);
+        struct stream *stream = listener_accept_next(chardev->listener, id_of(chardev));
         if (!stream) {
-            fail_errno(err, status, "waiting for a client on %s", listener_name(chardev->listener));
+            fail_errno(err, ECANCELED, "waiting for a client on %s", listener_name(chardev->listener));
             return NULL;
         }
         auto_error refused = {0};
