@@ -118,7 +118,6 @@ static void begin_epoch(struct qcow2 *q)
     q->log.overflows = false;
     q->log.clusters = 0;
     q->log.is_written = false;
-    q->log.written = q->log.appended;
     begin_sector(q, 0);
 }
 
@@ -338,7 +337,11 @@ int log_reset(struct qcow2 *q)
         log->writing = true;
         result = write_sectors(q, 0, 1);
         log->writing = false;
-        log->first_unwritten = 1;
+    }
+    /* Not before: as long as the old epoch can be replayed, it would undo what only the tables know. */
+    if (!result) {
+        log->written = log->appended;
+        log->first_unwritten = must_write ? 1 : 0;
     }
     co_queue_wake_all(&log->waiters);
     return result;
