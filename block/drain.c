@@ -50,7 +50,10 @@ void drain_refresh(struct node *node)
     vec_for_each (member, &set)
         drains += (*member)->drained;
     vec_for_each (member, &set) {
+        bool changes = !(*member)->quiesced != !drains;
         (*member)->quiesced = drains;
+        if (changes && (*member)->driver->quiesce)
+            (*member)->driver->quiesce(*member, drains > 0);
         if (!drains)
             co_queue_wake_all(&(*member)->resume_queue);
     }

@@ -196,6 +196,10 @@ struct block_driver {
     int64_t (*copy_range)(struct node *from, uint64_t from_offset, struct node *to, uint64_t to_offset,
                           uint64_t length); /* protocols, same driver */
 
+    /* For drivers that hold requests back on purpose: while the node is quiesced they must not, because somebody waits
+     * for all requests to end. Does not yield. NULL: nothing to do. */
+    void (*quiesce)(struct node *node, bool quiesced);
+
     /* Reopen as a transaction. prepare checks and builds; commit cannot fail; abort undoes prepare. NULL: only generic
      * options can change. */
     bool (*reopen_prepare)(struct node *node, const struct blockdev_options *options, struct reopen_state **state,

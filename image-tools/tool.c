@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/trace.h"
+#include "block/filters/table.h"
 #include "confined/doorman.h"
 #include "confined/driver.h"
 #include "confined/worker.h"
@@ -33,10 +34,12 @@ static int run_in_graph(void *arg)
     struct run *run = arg;
     run->tool.graph = graph_new(run->tool.loop, protocol_table);
     graph_add_drivers(run->tool.graph, formats_table);
+    graph_add_drivers(run->tool.graph, filters_table);
     if (run->tool.doorman)
         graph_add_drivers(run->tool.graph, doorman_drivers(run->tool.doorman));
     run->tool.objects = object_set_new(run->tool.loop);
     object_set_add_kinds(run->tool.objects, crypto_object_kinds);
+    object_set_add_kinds(run->tool.objects, filter_object_kinds);
     graph_set_objects(run->tool.graph, run->tool.objects);
     int status = run->fn(&run->tool);
     graph_free(run->tool.graph);

@@ -119,7 +119,7 @@ struct object *object_add(struct object_set *set, const struct object_options *o
     object->id = xstrdup(options->id);
     object->options = object_options_clone(options);
     object->state = kind->state_size ? xcalloc(1, kind->state_size) : NULL;
-    if (!kind->open(object, err)) {
+    if ((kind->complete && !kind->complete(object->options, NULL, err)) || !kind->open(object, err)) {
         fail_prefix(err, "object '%s': ", object->id);
         object_forget(object);
         return NULL;

@@ -36,6 +36,9 @@ struct object_kind {
     void (*close)(struct object *object);
     /* Takes over other values of the properties; on error everything stays as it was. NULL: nothing can change. */
     bool (*change)(struct object *object, const struct object_options *options, struct error *err);
+    /* Fills in what the options mean but do not say; `before`: what they replace, NULL for a new object. NULL: nothing
+     * to do. */
+    bool (*complete)(struct object_options *options, const struct object_options *before, struct error *err);
     const char *const *hidden; /* properties that qom-get does not tell; NULL-terminated, NULL: none */
 };
 

@@ -55,7 +55,8 @@ bool object_set_property(struct object *object, const char *name, const struct j
     struct object_options *options = NULL;
     if (!object_options_from_json(all, &options, err))
         return fail_prefix(err, "object '%s': ", object->id);
-    if (!object->kind->change(object, options, err)) {
+    if ((object->kind->complete && !object->kind->complete(options, object->options, err)) ||
+        !object->kind->change(object, options, err)) {
         object_options_free(options);
         return fail_prefix(err, "object '%s': ", object->id);
     }

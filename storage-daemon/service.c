@@ -57,6 +57,7 @@ void daemon_open(struct daemon *daemon)
     daemon->objects = object_set_new(daemon->loop);
     object_set_add_kinds(daemon->objects, daemon_object_kinds);
     object_set_add_kinds(daemon->objects, crypto_object_kinds);
+    object_set_add_kinds(daemon->objects, filter_object_kinds);
     daemon->graph = graph_new(daemon->loop, protocol_table);
     graph_add_drivers(daemon->graph, formats_table);
     graph_add_drivers(daemon->graph, filters_table);

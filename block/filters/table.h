@@ -4,7 +4,10 @@
 #define BLOCK_FILTERS_TABLE_H
 
 struct block_driver;
+struct object_kind;
 
 extern const struct block_driver *const filters_table[];
+/* The kinds of objects that filters need. */
+extern const struct object_kind *const filter_object_kinds[];
 
 #endif
