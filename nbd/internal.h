@@ -43,7 +43,7 @@ struct nbd_export {
     char *name, *description;
     struct edge *edge;
     bool writable, writethrough, closing;
-    bool served;          /* a client has got beyond the handshake */
+    bool served; /* a client has got beyond the handshake */
     void (*left)(void *user);
     void *user;
     uint32_t connections; /* that have chosen this export */
