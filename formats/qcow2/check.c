@@ -227,28 +227,45 @@ static int count_recovery(struct walk *walk)
     return result;
 }
 
-/* While the image is in use: places that writes under way have been given, and that no table names yet. */
+/* While the image is in use: the place that a write under way has been given, and that no table names yet. */
+static struct host_span place_of(const struct qcow2 *q, const struct claim *claim)
+{
+    if (claim->kind == CLAIM_NEW_CLUSTERS)
+        return (struct host_span){claim->host, (claim->end - claim->begin) << q->cluster_bits};
+    return claim->kind == CLAIM_COMPRESSED ? (struct host_span){claim->host, claim->bytes} : (struct host_span){0, 0};
+}
+
 static int count_claims(struct walk *walk)
 {
     struct qcow2 *q = walk->check->q;
     const struct claim *claim;
     int result = 0;
     list_for_each (claim, &q->claims, link) {
-        if (claim->kind == CLAIM_NEW_CLUSTERS)
-            result = count_span(walk, claim->host, (claim->end - claim->begin) << q->cluster_bits, "a write under way");
-        else if (claim->kind == CLAIM_COMPRESSED)
-            result = count_span(walk, claim->host, claim->bytes, "a write under way");
+        struct host_span place = place_of(q, claim);
+        result = count_span(walk, place.offset, place.length, "a write under way");
         if (result)
             return result;
     }
     return 0;
 }
 
+/* Of the file, with what is about to be written behind its end. */
+static uint64_t clusters_of_file(const struct qcow2 *q)
+{
+    uint64_t end = q->file->child->size;
+    const struct claim *claim;
+    list_for_each (claim, &q->claims, link) {
+        struct host_span place = place_of(q, claim);
+        end = MAX(end, place.offset + place.length);
+    }
+    return DIV_ROUND_UP(end, q->cluster_size);
+}
+
 int check_count(struct check *check, bool refcount_structures, bool report)
 {
     struct qcow2 *q = check->q;
     counts_release(&check->counts);
-    if (!counts_init(&check->counts, DIV_ROUND_UP(q->file->child->size, q->cluster_size)))
+    if (!counts_init(&check->counts, clusters_of_file(q)))
         return -ENOMEM;
     struct walk walk = {.check = check, .report = report, .active = true};
     int result = count_span(&walk, 0, q->cluster_size, "the header");
