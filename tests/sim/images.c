@@ -30,7 +30,7 @@ const struct image_kind image_kinds[] = {
     {"lazy-512", "size=128k,cluster_size=512,lazy_refcounts=on", "", 128 * KiB, 512, V3 | TRAIT_LAZY},
     {"refcount-1", "size=128k,cluster_size=1k,refcount_bits=1", "", 128 * KiB, 1024, V3},
     {"refcount-64", "size=128k,cluster_size=512,refcount_bits=64", "", 128 * KiB, 512, V3},
-    {"many-refcounts", "size=1900k,cluster_size=512,refcount_bits=64,preallocation=metadata", "", 1900 * KiB, 512, V3},
+    {"many-refcounts", "size=1960k,cluster_size=512,refcount_bits=64,preallocation=metadata", "", 1960 * KiB, 512, V3},
     {"preallocated", "size=256k,cluster_size=4k,preallocation=metadata", "", 256 * KiB, 4096, V3},
     {"data-file", "size=256k,cluster_size=4k,data_file=" DATA_FILE, "", 256 * KiB, 4096,
      (V3 | TRAIT_EXTERNAL_DATA) & ~TRAIT_COMPRESSES},
