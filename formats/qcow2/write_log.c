@@ -143,6 +143,8 @@ void log_release(struct qcow2 *q)
 
 static bool allocate_buffers(struct qcow2 *q)
 {
+    free(q->log.buffer); /* of the time before the image was read-only for a while */
+    free(q->log.bounce);
     q->log.buffer = block_alloc_buffer(q->file, LOG_BYTES);
     q->log.bounce = block_alloc_buffer(q->file, MAX(LOG_BYTES, DIRTY_MAP_BYTES));
     if (q->log.buffer && q->log.bounce)
