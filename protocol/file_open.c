@@ -208,10 +208,16 @@ static struct file_locks locks_for(const struct node *node, uint32_t perm, uint3
     return (struct file_locks){.held = perm, .unshared = ~shared & BLOCK_PERM_ALL};
 }
 
-/* Puts `file` in the place of the one in use; it holds the same locks already. */
+/* Puts `file` in the place of the one in use; it holds the same locks already. Closing lets go of the old one's, unless
+ * it is a copy of a client's descriptor, and the new one perhaps another copy of the same. */
 static void replace_file(struct node *node, struct io_file *file, bool writable)
 {
     struct file_state *state = node->state;
+    int64_t set;
+    if (state->use_locks && fds_is_path(options_of(node->options)->filename, &set)) {
+        file_locks_drop(state->file, state->locks, (struct file_locks){0});
+        file_locks_take(file, node->filename, (struct file_locks){0}, state->locks, false, true, NULL);
+    }
     io_file_close(state->file);
     state->file = file;
     state->is_writable = writable;
@@ -266,7 +272,6 @@ struct reopen_state {
 bool file_reopen_prepare(struct node *node, const struct blockdev_options *options, struct reopen_state **out,
                          struct error *err)
 {
-    struct file_state *state = node->state;
     const struct blockdev_options_file *old = options_of(node->options), *wanted = options_of(options);
     if (strcmp(old->filename, wanted->filename))
         return fail(err, EINVAL, "Cannot change the option 'filename' of node '%s'", node->name);
@@ -276,17 +281,17 @@ bool file_reopen_prepare(struct node *node, const struct blockdev_options *optio
     struct io_file *file = open_as_possible(node, options, &writable, err);
     if (!file)
         return false;
-    if (!file_locks_take(file, node->filename, (struct file_locks){0}, state->locks, false, true, err)) {
-        io_file_close(file);
-        return false;
-    }
     *out = new (struct reopen_state);
     **out = (struct reopen_state){file, writable};
     return true;
 }
 
+/* Only now does the new file take the locks: until here parents' needs may have changed them, and locks that we had
+ * through two descriptors would be in our own way. All are shared ones, so taking them again cannot fail. */
 void file_reopen_commit(struct node *node, struct reopen_state *reopen)
 {
+    const struct file_state *state = node->state;
+    file_locks_take(reopen->file, node->filename, (struct file_locks){0}, state->locks, false, true, NULL);
     replace_file(node, reopen->file, reopen->writable);
     if (!reopen->writable)
         node->read_only = true;

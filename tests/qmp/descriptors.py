@@ -102,6 +102,28 @@ with Program([f"{BIN}/spindle-storage-daemon", "--chardev", "socket,id=m,path=qm
         qmp.command("blockdev-del", {"node-name": "other"})
     qmp.command("remove-fd", {"fdset-id": 7})
 
+    # From read-only to writable and back: another descriptor of the set each time, and no lock stays behind.
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        fd = os.open("elsewhere.raw", flags)
+        qmp.with_fd(fd, "add-fd", {"fdset-id": 3})
+        os.close(fd)
+    fdset = {**node, "filename": "/dev/fdset/3"}
+    above = {"driver": "raw", "node-name": "r", "file": "n"}
+    qmp.command("blockdev-add", {**fdset, "read-only": True})
+    qmp.command("blockdev-add", {**above, "read-only": True})
+    qmp.command("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "w.sock"}}})
+    for _ in range(2):
+        qmp.command("block-export-add", {"type": "nbd", "id": "e", "node-name": "r"})
+        qmp.command("blockdev-reopen", {"options": [fdset, above]})
+        qmp.command("block-export-add", {"type": "nbd", "id": "w", "node-name": "r", "name": "w", "writable": True})
+        qmp.command("block-export-del", {"id": "w"})
+        qmp.command("blockdev-reopen", {"options": [{**fdset, "read-only": True}, {**above, "read-only": True}]})
+        qmp.command("block-export-del", {"id": "e"})
+    qmp.command("nbd-server-stop")
+    qmp.command("blockdev-del", {"node-name": "r"})
+    qmp.command("blockdev-del", {"node-name": "n"})
+    qmp.command("remove-fd", {"fdset-id": 3})
+
     # Descriptors that no command has wanted are closed with the session at the latest.
     with open("elsewhere.raw", "rb") as file:
         for _ in range(50):
