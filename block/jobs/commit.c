@@ -221,30 +221,11 @@ static bool set_up(struct job *job, struct node *top, struct node *base, const s
     return commit->base_edge != NULL;
 }
 
-static bool grow_for_mirror(struct node *base, uint64_t size, struct error *err)
-{
-    if (base->size >= size)
-        return true;
-    struct edge *edge = edge_attach(NULL, "commit", base, BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, BLOCK_PERM_ALL, err);
-    bool ok = edge && node_resize(edge, size, PREALLOCATION_OFF, false, err);
-    edge_detach(edge);
-    return ok;
-}
-
 static struct job *new_active(struct job_set *set, const struct job_options *common, struct node *top,
                               struct node *base, const struct q_block_commit_arg *options, struct error *err)
 {
-    struct made_writable made = {0};
     if (options->backing_file)
         return fail_null(err, EINVAL, "'backing-file' specified, but 'top' is the active layer");
-    if (base->size < top->size) {
-        if (!make_writable(base, &made, err))
-            return NULL;
-        bool ok = grow_for_mirror(base, top->size, err);
-        make_read_only_again(&made);
-        if (!ok)
-            return NULL;
-    }
     const struct mirror_setup setup = {
         .source = top,
         .target = base,

@@ -15,6 +15,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "block/create.h"
 #include "block/dirty_bitmap.h"
 #include "block/driver.h"
 #include "block/filters/mirror_top.h"
@@ -321,6 +322,19 @@ static bool choose_granularity(struct mirror *mirror, uint32_t wanted, struct er
     return true;
 }
 
+/* A commit's base takes the size of what is committed. The filter is in place by now, so nobody relies on the layers in
+ * between; no target yet, so nobody insists on the size. */
+static bool grow_base(struct node *base, uint64_t size, struct error *err)
+{
+    if (base->size >= size)
+        return true;
+    struct edge *edge = edge_attach(NULL, "commit", base, BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, BLOCK_PERM_ALL, err);
+    bool ok = edge && node_resize(edge, size, PREALLOCATION_OFF, false, err);
+    if (edge)
+        edge_detach(edge);
+    return ok;
+}
+
 static bool set_up(struct job *job, const struct mirror_setup *setup, struct error *err)
 {
     struct mirror *mirror = job->state;
@@ -353,8 +367,8 @@ static bool set_up(struct job *job, const struct mirror_setup *setup, struct err
     mirror->filter = mirror_top_open(&top, err);
     if (mirror->filter && node_replace(setup->source, mirror->filter, err))
         mirror->in_place = true;
-    bool has_target =
-        mirror->in_place && mirror_top_set_target(mirror->filter, setup->target, JOB_SHARES_ALL_BUT_RESIZE, err);
+    bool has_target = mirror->in_place && (!setup->is_commit || grow_base(setup->target, setup->source->size, err)) &&
+                      mirror_top_set_target(mirror->filter, setup->target, JOB_SHARES_ALL_BUT_RESIZE, err);
     node_drain_end(setup->source);
     if (!has_target)
         return false;

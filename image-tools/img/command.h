@@ -24,8 +24,8 @@ struct img_command {
     int (*run)(struct tool *tool, void *values, const struct texts *arguments);
 };
 
-extern const struct img_command img_amend, img_bench, img_bitmap, img_check, img_compare, img_convert, img_create,
-    img_dd, img_info, img_map, img_measure, img_rebase, img_resize, img_snapshot;
+extern const struct img_command img_amend, img_bench, img_bitmap, img_check, img_commit, img_compare, img_convert,
+    img_create, img_dd, img_info, img_map, img_measure, img_rebase, img_resize, img_snapshot;
 
 /* Values of --output. */
 enum output_format { OUTPUT_HUMAN, OUTPUT_JSON };

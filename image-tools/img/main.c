@@ -11,12 +11,9 @@
 #include "image-tools/img/command.h"
 
 static const struct img_command *const commands[] = {
-    &img_amend, &img_bench, &img_bitmap, &img_check,   &img_compare, &img_convert, &img_create,
-    &img_dd,    &img_info,  &img_map,    &img_measure, &img_rebase,  &img_resize,  &img_snapshot,
+    &img_amend, &img_bench, &img_bitmap, &img_check,   &img_commit, &img_compare, &img_convert,  &img_create,
+    &img_dd,    &img_info,  &img_map,    &img_measure, &img_rebase, &img_resize,  &img_snapshot,
 };
-
-/* Subcommands of the ecosystem that do not exist here yet. */
-static const char *const later_commands[] = {"commit"};
 
 struct global_options {
     bool version;
@@ -134,12 +131,6 @@ static int find_command(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
         if (!strcmp(argv[0], commands[i]->name))
             return start_command(commands[i], argc, argv);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(later_commands); i++) {
-        if (!strcmp(argv[0], later_commands[i])) {
-            log_error("Command not found: %s (this version does not have it yet)", argv[0]);
-            return usage_error(NULL);
-        }
     }
     log_error("Command not found: %s", argv[0]);
     return usage_error(NULL);

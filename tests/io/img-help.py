@@ -18,9 +18,6 @@ COMMANDS = {
     "map": "-f -s --start-offset -l --max-length --output -U --image-opts",
     "resize": "-f --preallocation --shrink -q --image-opts",
 }
-LATER = {"check": ["--object"], "convert": ["--object", "-l", "--bitmaps", "--skip-broken-bitmaps"], "create": ["--object"],
-         "info": ["--object"], "map": ["--object"], "compare": ["--object"], "resize": ["--object"]}
-
 text = img("--help").out
 for command, options in COMMANDS.items():
     check(re.search(rf"^  {command} ", text, re.M), f"{command} is not listed")
@@ -29,16 +26,6 @@ for command, options in COMMANDS.items():
         words = set(re.findall(r"(?<!\S)--?[A-Za-z][A-Za-z-]*", help_text))
         for option in options.split() + ["-h", "--help"]:
             check(option in words, f"{command} {spelling} does not tell {option}:\n{help_text}")
-        for option in LATER[command]:
-            check(option not in words, f"{command} {spelling} promises {option}")
-for command, options in LATER.items():
-    for option in options:
-        result = img(command, option, "x", "y", status=2 if command == "compare" else 1)
-        check("is not supported by this version: " in result.err, f"{result}")
-for command in ("amend", "bench", "bitmap", "commit", "dd", "measure", "rebase", "snapshot"):
-    check(not re.search(rf"^  {command} ", text, re.M), f"{command} is listed")
-    result = img(command, "x", status=1)
-    check(f"Command not found: {command}" in result.err, f"{result}")
 check("Supported formats: " in text, text)
 
 for program in (OUR_IMG, OUR_IO):
