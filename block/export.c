@@ -79,6 +79,30 @@ static bool attach(struct block_export *export, struct node *node, struct error 
     return export->edge;
 }
 
+/* The second half of closing, after `shutting_down` was set, which nobody sets twice. */
+static void finish_close(void *arg)
+{
+    struct block_export *export = arg;
+    struct export_set *set = export->set;
+    export->driver->close(export);
+    auto_free char *id = TAKE(export->id);
+    list_remove(&export->link);
+    export_free(export);
+    if (set->deleted)
+        set->deleted(set->user, id);
+    co_queue_wake_all(&set->gone);
+}
+
+static void close_in_background(struct block_export *export)
+{
+    if (export->opening)
+        export->unwanted = true;
+    if (export->opening || export->shutting_down)
+        return; /* on its way out already */
+    export->shutting_down = true;
+    co_spawn(graph_loop(export->set->graph), &export->set->closers, finish_close, export);
+}
+
 struct block_export *export_add(struct export_set *set, const struct block_export_options *options, struct error *err)
 {
     const struct export_type *type = find_type(set, options->type);
@@ -100,41 +124,27 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
     export->writethrough = options->writethrough;
     export->state = xcalloc(1, type->driver->state_size ? type->driver->state_size : 1);
     list_init(&export->link);
-    /* Attaching yields: somebody else may have taken the id meanwhile. Opening does not, so nobody sees half an export.
-     */
+    /* Attaching yields: somebody else may have taken the id meanwhile. Opening may yield too; who wants to close the
+     * export then is put off until it is open. */
     bool good = attach(export, node, err);
     if (good && export_find(set, options->id))
         good = fail(err, EEXIST, "Block export id '%s' is already in use", options->id);
     if (good)
         list_append(&set->exports, &export->link);
-    if (!good || !export->driver->open(export, options, err)) {
+    export->opening = true;
+    good = good && export->driver->open(export, options, err);
+    export->opening = false;
+    if (!good) {
         list_remove(&export->link);
         export_free(export);
+        co_queue_wake_all(&set->gone);
         return NULL;
     }
+    if (export->unwanted) {
+        close_in_background(export);
+        return fail_null(err, ECANCELED, "Export '%s' was closed while it was opened", options->id);
+    }
     return export;
-}
-
-/* The second half of closing, after `shutting_down` was set, which nobody sets twice. */
-static void finish_close(void *arg)
-{
-    struct block_export *export = arg;
-    struct export_set *set = export->set;
-    export->driver->close(export);
-    auto_free char *id = TAKE(export->id);
-    list_remove(&export->link);
-    export_free(export);
-    if (set->deleted)
-        set->deleted(set->user, id);
-    co_queue_wake_all(&set->gone);
-}
-
-static void close_in_background(struct block_export *export)
-{
-    if (export->shutting_down)
-        return; /* on its way out already */
-    export->shutting_down = true;
-    co_spawn(graph_loop(export->set->graph), &export->set->closers, finish_close, export);
 }
 
 static void wait_gone(struct export_set *set, const char *id)
@@ -151,6 +161,8 @@ bool export_remove(struct export_set *set, const char *id, bool hard, struct err
         return fail(err, ENOENT, "Export '%s' is not found", id);
     if (export->shutting_down)
         return fail(err, EBUSY, "Export '%s' is already shutting down", id);
+    if (export->opening)
+        return fail(err, EBUSY, "Export '%s' is still being opened", id);
     if (!hard && export->driver->in_use && export->driver->in_use(export))
         return fail(err, EBUSY, "export '%s' still in use\nUse mode='hard' to force client disconnect", id);
     bool idle = !export->driver->in_use || !export->driver->in_use(export);

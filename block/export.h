@@ -23,6 +23,8 @@ struct block_export {
     struct edge *edge; /* read, and write when writable; shares everything */
     bool writable;
     bool writethrough; /* each write is durable before it is answered */
+    bool opening;   /* its driver is still at it; nobody else may close it */
+    bool unwanted;  /* somebody wanted to, meanwhile: it closes as soon as it is open */
     bool shutting_down;
     void *state; /* driver->state_size bytes, zeroed */
     struct list link;
@@ -31,6 +33,7 @@ struct block_export {
 struct export_driver {
     enum block_export_type type;
     size_t state_size;
+    /* May yield. A failed one leaves nothing behind. */
     bool (*open)(struct block_export *export, const struct block_export_options *options, struct error *err);
     void (*close)(struct block_export *export);        /* YIELDS; see above */
     bool (*in_use)(const struct block_export *export); /* a client is connected; NULL = never */

@@ -48,6 +48,7 @@ void graph_free(struct graph *graph)
         return;
     assert(list_empty(&graph->nodes));
     free(graph->drivers);
+    free(graph->served);
     free(graph);
 }
 

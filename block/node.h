@@ -159,6 +159,10 @@ struct loop *graph_loop(const struct graph *graph);
 struct object_set;
 void graph_set_objects(struct graph *graph, struct object_set *objects);
 struct object_set *graph_objects(const struct graph *graph);
+/* Mounted file systems that this program answers for, by device number. Nodes cannot be opened through them. */
+void graph_serve_device(struct graph *graph, uint64_t device);
+void graph_stop_serving_device(struct graph *graph, uint64_t device);
+bool graph_serves_path(const struct graph *graph, const char *path);
 struct node *graph_find(const struct graph *graph, const char *node_name);
 struct node *graph_next(const struct graph *graph,
                         const struct node *after); /* all nodes, in order of creation; NULL starts and ends */

@@ -47,9 +47,12 @@ static bool choose_engine(const struct blockdev_options *options, enum io_engine
 }
 
 /* Neither driver wants pipes, sockets or folders, and opening a pipe would wait for its other end. */
-static bool check_kind(struct loop *loop, const char *filename, bool want_device, struct error *err)
+static bool check_kind(const struct node *node, const char *filename, bool want_device, struct error *err)
 {
     struct stat st;
+    struct loop *loop = node->loop;
+    if (graph_serves_path(node->graph, filename)) /* stat() would wait for ourselves */
+        return fail(err, EDEADLK, "'%s' is an export of this very program: use the exported node instead", filename);
     if (loop_backend(loop) == LOOP_SIMULATED || stat(filename, &st) < 0)
         return true; /* open() says what is wrong */
     bool is_device = S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode);
@@ -159,7 +162,7 @@ static bool open_kind(struct node *node, bool is_device, struct error *err)
 {
     struct file_state *state = node->state;
     const struct blockdev_options_file *options = options_of(node->options);
-    if (!check_kind(node->loop, options->filename, is_device, err))
+    if (!check_kind(node, options->filename, is_device, err))
         return false;
     state->is_device = is_device;
     state->use_locks = options->locking != ON_OFF_AUTO_OFF;

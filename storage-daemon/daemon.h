@@ -20,7 +20,7 @@ struct daemon {
     struct walls_options walls;
     struct graph *graph;
     struct object_set *objects;
-    struct export_type export_types[3]; /* a table: NBD, vhost-user-blk, end */
+    struct export_type export_types[4]; /* a table: NBD, vhost-user-blk, FUSE, end */
     struct export_set *exports;
     struct job_set *jobs;
     struct nbd_servers *nbd_servers;

@@ -11,6 +11,7 @@
 #include "crypto/objects.h"
 #include "confined/doorman.h"
 #include "formats/table.h"
+#include "fuse-export/export.h"
 #include "nbd/servers.h"
 #include "protocol/table.h"
 #include "qmp/schema/commands.h"
@@ -83,6 +84,7 @@ void daemon_open(struct daemon *daemon)
     daemon->nbd_servers = nbd_servers_new(daemon->loop, daemon->objects);
     daemon->export_types[0] = (struct export_type){&nbd_export_driver, daemon->nbd_servers};
     daemon->export_types[1] = (struct export_type){&vhost_user_blk_export_driver, NULL};
+    daemon->export_types[2] = (struct export_type){&fuse_export_driver, daemon->doorman};
     daemon->exports = export_set_new(daemon->graph, daemon->export_types, on_export_deleted, daemon);
 }
 
