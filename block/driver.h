@@ -27,6 +27,7 @@
 struct image_check;
 struct image_info_specific;
 struct blockdev_options;
+struct debug_ops;
 struct schema_type;
 
 /* A place inside a scatter list: `skip` bytes into iov[0..count). Passed by value, so slicing costs nothing. */
@@ -163,6 +164,10 @@ struct block_driver {
     bool (*open)(struct node *node, struct error *err);
     void (*close)(struct node *node); /* flushes metadata; children are still there */
 
+    /* The program ends: whatever waits for something that may never come (a server that is gone) fails now, also an
+     * open() that is under way. Does not yield. NULL: nothing waits like that. */
+    void (*give_up)(struct node *node);
+
     /* Protocols: names that begin with one of these words and a colon are theirs (NULL-terminated; NULL: none). Such a
      * name becomes options of the driver. */
     const char *const *prefixes;
@@ -195,6 +200,8 @@ struct block_driver {
         struct node *node); /* its own caches, to the children; the children's flush follows in block/ for formats */
     int64_t (*copy_range)(struct node *from, uint64_t from_offset, struct node *to, uint64_t to_offset,
                           uint64_t length); /* protocols, same driver */
+
+    const struct debug_ops *debug; /* block/event.h; NULL: events mean nothing to it */
 
     /* For drivers that hold requests back on purpose: while the node is quiesced they must not, because somebody waits
      * for all requests to end. Does not yield. NULL: nothing to do. */

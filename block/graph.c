@@ -28,6 +28,7 @@ struct graph *graph_new(struct loop *loop, const struct block_driver *const *dri
     struct graph *graph = new (struct graph);
     graph->loop = loop;
     list_init(&graph->nodes);
+    list_init(&graph->opening);
     graph_add_drivers(graph, drivers);
     return graph;
 }
@@ -40,6 +41,19 @@ void graph_add_drivers(struct graph *graph, const struct block_driver *const *dr
     graph->drivers = xrealloc_array(graph->drivers, graph->n_drivers + more + 1, sizeof *graph->drivers);
     memcpy(graph->drivers + graph->n_drivers, drivers, (more + 1) * sizeof *graph->drivers);
     graph->n_drivers += more;
+}
+
+void graph_give_up(struct graph *graph)
+{
+    struct node *node;
+    list_for_each (node, &graph->nodes, graph_link) {
+        if (node->driver->give_up)
+            node->driver->give_up(node);
+    }
+    list_for_each (node, &graph->opening, opening_link) {
+        if (node->driver->give_up)
+            node->driver->give_up(node);
+    }
 }
 
 void graph_free(struct graph *graph)
@@ -207,6 +221,7 @@ static struct node *node_new(struct graph *graph, const struct block_driver *dri
     list_init(&node->children);
     list_init(&node->parents);
     list_init(&node->graph_link);
+    list_init(&node->opening_link);
     list_init(&node->tracked);
     list_init(&node->bitmaps);
     co_queue_init(&node->drain_queue);
@@ -259,7 +274,10 @@ bool node_open_driver(struct node *node, struct error *err)
 {
     if (!node_apply_options(node, node->options, err))
         return false;
-    if (!node->driver->open(node, err))
+    list_append(&node->graph->opening, &node->opening_link);
+    bool opened = node->driver->open(node, err);
+    list_remove(&node->opening_link);
+    if (!opened)
         return false;
     if (!node->filename && node->file)
         node->filename = xstrdup(node->file->child->filename);

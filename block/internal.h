@@ -15,12 +15,13 @@ struct graph {
     struct loop *loop;
     const struct block_driver **drivers; /* owned array, ends with NULL */
     size_t n_drivers;
-    struct list nodes; /* by graph_link, in order of creation */
-    unsigned next_id;  /* of made-up node names */
+    struct list nodes;   /* by graph_link, in order of creation */
+    struct list opening; /* by opening_link: drivers are opening them */
+    unsigned next_id;    /* of made-up node names */
     struct graph_events events;
     struct object_set *objects; /* what options refer to by id; NULL: the program has none */
-    size_t drains;   /* in force, on any node */
-    uint64_t *served; /* file systems of our own: served.c */
+    size_t drains;              /* in force, on any node */
+    uint64_t *served;           /* file systems of our own: served.c */
     size_t n_served;
     uint64_t visits; /* walks through the graph; node->visited is the last that met the node */
 };

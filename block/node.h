@@ -74,7 +74,7 @@ struct node {
     struct graph *graph;
     struct loop *loop;
     const struct block_driver *inactive; /* its own driver, while it is handed over (block/active.h); else NULL */
-    char *name;     /* node-name; generated ("#block123") when the user gave none */
+    char *name;                          /* node-name; generated ("#block123") when the user gave none */
     char *filename; /* for people and for info: the protocol's file name, or the file child's; may be NULL */
     void *state;    /* the driver's instance, driver->instance_size bytes, zeroed before open */
     struct blockdev_options *options; /* as given, complete; owned */
@@ -104,6 +104,7 @@ struct node {
     bool monitor_owned; /* made by blockdev-add / --blockdev; query-named-block-nodes lists all, blockdev-del takes
                            these */
     struct list graph_link;
+    struct list opening_link; /* in graph->opening while the driver opens it */
 
     /* Request path (block/request.c). */
     size_t in_flight; /* requests that entered this node and have not left it */
@@ -121,9 +122,9 @@ struct node {
     struct co_queue flush_queue;
     struct block_stats stats;
     uint64_t write_threshold; /* the first write beyond it is reported; 0: none */
-    struct list bitmaps; /* of struct dirty_bitmap, by link: named ones and those of jobs */
-    struct job *job;     /* whose source or target it is, or NULL; block/job.h */
-    bool corrupt;        /* a fatal corruption was found: writes are refused with -EIO */
+    struct list bitmaps;      /* of struct dirty_bitmap, by link: named ones and those of jobs */
+    struct job *job;          /* whose source or target it is, or NULL; block/job.h */
+    bool corrupt;             /* a fatal corruption was found: writes are refused with -EIO */
 };
 
 struct edge {
@@ -150,6 +151,8 @@ struct graph;
 struct graph *graph_new(struct loop *loop, const struct block_driver *const *drivers);
 void graph_add_drivers(struct graph *graph, const struct block_driver *const *drivers);
 void graph_free(struct graph *graph); /* all nodes must be gone */
+/* The program ends: no node waits any longer for what may never come (driver->give_up). */
+void graph_give_up(struct graph *graph);
 const struct block_driver *graph_driver(const struct graph *graph,
                                         const char *name); /* NULL: no such driver in this program */
 const struct block_driver *const *graph_drivers(const struct graph *graph);

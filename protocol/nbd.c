@@ -40,6 +40,7 @@ struct nbd_node {
     char *host;           /* numeric, when it could be looked up */
     char *tls_dir, *tls_psk, *tls_user;
     bool opened; /* or failed to */
+    bool given_up;
     struct error failure;
     struct co_queue opening;
 };
@@ -296,8 +297,10 @@ static bool connect_node(struct node *node, struct error *err)
     if (!set_tls(node, options->tls_creds, &settings, err) || !set_server(state, options->server, &settings, err))
         return false;
     state->client = nbd_client_start(node->loop, &settings, on_opened);
-    while (!state->opened)
+    while (!state->opened && !state->given_up)
         co_queue_wait_uncancellable(&state->opening);
+    if (!state->opened)
+        return fail(err, ECANCELED, "the program ends before the NBD server has answered");
     if (error_is_set(&state->failure)) {
         error_move(err, &state->failure);
         return false;
@@ -334,6 +337,15 @@ static bool nbd_open(struct node *node, struct error *err)
     return true;
 }
 
+static void nbd_give_up(struct node *node)
+{
+    struct nbd_node *state = node->state;
+    state->given_up = true;
+    if (state->client)
+        nbd_client_give_up(state->client);
+    co_queue_wake_all(&state->opening);
+}
+
 static bool nbd_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact,
                        struct error *err)
 {
@@ -351,6 +363,7 @@ const struct block_driver nbd_driver = {
     .instance_size = sizeof(struct nbd_node),
     .open = nbd_open,
     .close = nbd_close,
+    .give_up = nbd_give_up,
     .prefixes = prefixes,
     .parse_name = nbd_parse_name,
     .read = nbd_read,

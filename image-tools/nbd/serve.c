@@ -274,6 +274,7 @@ int nbd_serve(struct tool *tool, struct nbd_options *options)
     bool ok = serve(&serving, &err);
     if (!ok)
         log_failure(&err);
+    graph_give_up(tool->graph);
     if (serving.export)
         nbd_export_free(serving.export);
     if (serving.servers) {
