@@ -114,6 +114,7 @@ static void take_down(struct daemon *daemon)
 void daemon_close(struct daemon *daemon)
 {
     daemon->quitting = true;
+    graph_give_up(daemon->graph);
     take_down(daemon); /* while the monitors can still tell of it */
     struct qmp_server *qmp = daemon->qmp;
     qmp_server_free(qmp);
