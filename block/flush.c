@@ -12,6 +12,7 @@
 
 #include "base/trace.h"
 #include "block/border.h"
+#include "block/event.h"
 
 static int flush_children(struct node *node)
 {
@@ -32,7 +33,11 @@ static int flush_all(struct node *node)
 {
     if (node->driver->kind == DRIVER_PROTOCOL && node->no_flush)
         return 0;
+    if (node->file)
+        block_event(node->file, BLKDEBUG_EVENT_FLUSH_TO_OS);
     int result = node->driver->flush ? node->driver->flush(node) : 0;
+    if (node->file && !result)
+        block_event(node->file, BLKDEBUG_EVENT_FLUSH_TO_DISK);
     return result ? result : flush_children(node);
 }
 

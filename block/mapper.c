@@ -19,6 +19,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/iov.h"
+#include "block/event.h"
 
 #define MAX_PIECES 8 /* reads in flight for one request */
 #define MAX_PLANS 8  /* prepared writes that are joined */
@@ -49,10 +50,15 @@ static int read_extent(struct node *node, uint64_t offset, const struct extent *
                        uint32_t flags)
 {
     switch (extent->kind) {
-    case EXTENT_DATA: return read_child(extent->child, extent->child_offset, extent->length, to, flags);
+    case EXTENT_DATA:
+        block_event(extent->child, BLKDEBUG_EVENT_READ_AIO);
+        return read_child(extent->child, extent->child_offset, extent->length, to, flags);
     case EXTENT_BACKING:
-        if (node->backing)
+        if (node->backing) {
+            if (node->file)
+                block_event(node->file, BLKDEBUG_EVENT_READ_BACKING_AIO);
             return read_child(node->backing, offset, extent->length, to, flags);
+        }
         break;
     case EXTENT_ENCODED: return node->driver->read_encoded(node, offset, extent->length, extent, to);
     case EXTENT_ZERO: break;
@@ -207,6 +213,7 @@ static int write_with_copies(struct node *node, const struct write_plan *first, 
     auto_free uint8_t *old = block_alloc_buffer(first->child, before + after);
     if (!old)
         return -ENOMEM;
+    block_event(first->child, BLKDEBUG_EVENT_COW_READ);
     int result = before ? read_old(node, first->offset - before, before, old) : 0;
     if (result >= 0 && after)
         result = read_old(node, end, after, old + before);
@@ -228,6 +235,7 @@ static int write_with_copies(struct node *node, const struct write_plan *first, 
     count += (unsigned)iov_slice(iov + count, from.iov, (int)from.count, from.skip, length);
     if (after)
         iov[count++] = (struct iovec){old + before, after};
+    block_event(first->child, BLKDEBUG_EVENT_COW_WRITE);
     return block_write(first->child, first->child_offset - before, before + length + after, buffers_of(iov, count),
                        flags);
 }
@@ -257,6 +265,7 @@ static int write_plans(struct node *node, struct write_plan *plans, size_t count
 {
     const struct write_plan *first = &plans[0], *last = &plans[count - 1];
     uint64_t length = last->offset + last->length - first->offset;
+    block_event(first->child, BLKDEBUG_EVENT_WRITE_AIO);
     int result = likely(!first->cow_before && !last->cow_after)
                      ? block_write(first->child, first->child_offset, length, from, flags)
                      : write_with_copies(node, first, last, length, from, flags);

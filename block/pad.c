@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/iov.h"
 #include "block/border.h"
+#include "block/event.h"
 
 struct bounce {
     uint8_t *buffer;
@@ -73,14 +74,18 @@ static int read_edges(struct node *node, const struct bounce *bounce, uint32_t a
     uint64_t last = round_down(tail, alignment); /* offset of the last block, when it is covered in part */
     bool head_read = false;
     if (bounce->head) {
+        node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_HEAD);
         int result = read_piece(node, bounce->offset, bounce->buffer, alignment);
+        node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_AFTER_HEAD);
         if (result < 0)
             return result;
         head_read = true;
     }
     if (tail == last || (last == 0 && head_read))
         return 0;
+    node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_TAIL);
     int result = read_piece(node, bounce->offset + last, bounce->buffer + last, alignment);
+    node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_AFTER_TAIL);
     return result < 0 ? result : 0;
 }
 

@@ -19,6 +19,7 @@ static bool throttle_open(struct node *node, struct error *err)
     const struct blockdev_options_throttle *options = &node->options->u.throttle;
     if (!filter_open_file(node, options->file, err))
         return false;
+    node->growable = node->file->child->growable;
     struct object *group = throttle_group_hold(graph_objects(node->graph), options->throttle_group, err);
     if (group)
         throttle_join(member_of(node), group);

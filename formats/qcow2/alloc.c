@@ -96,11 +96,13 @@ static int allocate(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *of
 
 int alloc_clusters(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t *got)
 {
+    block_event(q->file, BLKDEBUG_EVENT_CLUSTER_ALLOC);
     return allocate(q, 1, wanted, offset, got);
 }
 
 int alloc_contiguous(struct qcow2 *q, uint64_t count, uint64_t *offset)
 {
+    block_event(q->file, BLKDEBUG_EVENT_CLUSTER_ALLOC);
     uint64_t got;
     return allocate(q, count, count, offset, &got);
 }
@@ -131,6 +133,7 @@ static int tail_has_room(struct qcow2 *q, uint64_t size, bool *has_room)
 
 int alloc_bytes(struct qcow2 *q, uint64_t size, uint64_t *offset)
 {
+    block_event(q->file, BLKDEBUG_EVENT_CLUSTER_ALLOC_BYTES);
     bool behind_last = false;
     int result = qcow2_begin_changes(q);
     if (!result && q->compressed_tail)

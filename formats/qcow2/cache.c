@@ -144,6 +144,7 @@ int cache_load(struct cache *cache, uint64_t offset, uint8_t **data)
             return result;
         link_entry(cache, entry, offset);
         entry->loading = true;
+        block_event(cache->file, cache->load_event);
         result = qcow2_read_file(cache->file, offset, entry->data, cache->entry_size);
         bool forgotten = entry->forgotten;
         entry->loading = false;
@@ -236,6 +237,7 @@ static int write_run(struct cache *cache, struct cache_entry **run, uint32_t cou
     struct iovec iov[WRITE_RUN_MAX];
     for (uint32_t i = 0; i < count; i++)
         iov[i] = (struct iovec){run[i]->data, cache->entry_size};
+    block_event(cache->file, cache->write_event);
     int result =
         block_write(cache->file, run[0]->offset, (uint64_t)count * cache->entry_size, buffers_of(iov, count), 0);
     for (uint32_t i = 0; !result && i < count; i++) {

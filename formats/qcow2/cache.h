@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/co.h"
+#include "block/event.h"
 #include "block/node.h"
 
 struct cache_entry {
@@ -34,6 +35,7 @@ struct cache {
     uint32_t capacity, touched; /* entries[touched..capacity) have never been used */
     uint32_t hand;              /* of the clock */
     uint32_t dirty, bucket_shift;
+    enum blkdebug_event load_event, write_event; /* what to tell of (block/event.h) */
     struct cache_entry *entries;
     uint32_t *buckets;     /* index + 1 */
     struct co_queue loads; /* who waits for a load to end */

@@ -195,6 +195,7 @@ static int read_clipped(struct edge *child, uint64_t offset, uint64_t length, st
     uint64_t size = child->child->size;
     uint64_t there = offset < size ? MIN(length, size - offset) : 0;
     iov_set(to.iov, (int)to.count, to.skip + there, 0, length - there);
+    block_event(child, BLKDEBUG_EVENT_READ_COMPRESSED);
     return there ? block_read(child, offset, there, to, 0) : 0;
 }
 
@@ -287,6 +288,7 @@ static int store_compressed(struct qcow2 *q, struct claim *claim, uint64_t guest
     co_mutex_unlock(&q->lock);
     if (result)
         return result;
+    block_event(q->file, BLKDEBUG_EVENT_WRITE_COMPRESSED);
     result = block_write_buffer(q->file, host, packed, size, 0);
     co_mutex_lock(&q->lock);
     claim->kind = CLAIM_OTHER;

@@ -45,6 +45,7 @@ static int write_zero_table(struct qcow2 *q, uint64_t offset)
     if (!buffer)
         return -ENOMEM;
     memset(buffer, 0, size);
+    block_event(q->file, BLKDEBUG_EVENT_L2_ALLOC_WRITE);
     int result = block_write_buffer(q->file, offset + from, buffer, size, 0);
     free(buffer);
     return result;
@@ -55,7 +56,9 @@ static int copy_table(struct qcow2 *q, uint64_t from, uint64_t to)
     uint8_t *buffer = block_alloc_buffer(q->file, q->cluster_size);
     if (!buffer)
         return -ENOMEM;
+    block_event(q->file, BLKDEBUG_EVENT_L2_ALLOC_COW_READ);
     int result = qcow2_read_file(q->file, from, buffer, q->cluster_size);
+    block_event(q->file, BLKDEBUG_EVENT_L2_ALLOC_WRITE);
     if (!result)
         result = block_write_buffer(q->file, to, buffer, q->cluster_size, 0);
     free(buffer);

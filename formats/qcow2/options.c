@@ -120,8 +120,13 @@ static bool make_caches(const struct qcow2 *q, const struct cache_sizes *sizes, 
 {
     if (cache_init(l2, q->file, (uint32_t)sizes->slice, sizes->l2) &&
         cache_init(refcount, q->file, (uint32_t)q->cluster_size,
-                   MAX(sizes->refcount, REFCOUNT_BLOCKS_LEAST * q->cluster_size)))
+                   MAX(sizes->refcount, REFCOUNT_BLOCKS_LEAST * q->cluster_size))) {
+        l2->load_event = BLKDEBUG_EVENT_L2_LOAD;
+        l2->write_event = BLKDEBUG_EVENT_L2_UPDATE;
+        refcount->load_event = BLKDEBUG_EVENT_REFBLOCK_LOAD;
+        refcount->write_event = BLKDEBUG_EVENT_REFBLOCK_UPDATE;
         return true;
+    }
     cache_destroy(l2);
     cache_destroy(refcount);
     return fail(err, ENOMEM, "out of memory for metadata caches");

@@ -162,5 +162,7 @@ int refcounts_write(struct qcow2 *q)
     int result = cache_write(&q->refcount_cache);
     if (!result && q->reftable.is_dirty)
         result = order_barrier(q, EDGE_BLOCK_BEFORE_TABLE);
+    if (!result && q->reftable.is_dirty)
+        block_event(q->file, BLKDEBUG_EVENT_REFTABLE_UPDATE);
     return result ? result : disk_table_write(&q->reftable, q->file);
 }

@@ -61,6 +61,7 @@ static int write_blocks(struct qcow2 *q, uint64_t start, uint64_t blocks, uint64
         memset(buffer, 0, q->cluster_size);
         for (uint64_t i = 0; i < per_block && b * per_block + i < used; i++)
             refcount_write(buffer, q->header.refcount_order, i, 1);
+        block_event(q->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE_BLOCKS);
         result = block_write_buffer(q->file, (start + b) << q->cluster_bits, buffer, q->cluster_size, 0);
     }
     free(buffer);
@@ -103,6 +104,7 @@ static int grow_table(struct qcow2 *q, uint64_t wanted_index)
     memcpy(table.entries, q->reftable.entries, (size_t)q->reftable.count * 8);
     for (uint64_t b = 0; b < blocks; b++)
         table.entries[q->reftable.count + b] = offset + (b << q->cluster_bits);
+    block_event(q->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE_TABLE);
     result = disk_table_write_all(&table, q->file, clusters << q->cluster_bits);
     if (!result)
         result = activate_table(q, &table, clusters);

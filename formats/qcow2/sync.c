@@ -118,6 +118,8 @@ int qcow2_sync_locked(struct qcow2 *q)
     q->map_writes += l2_or_l1_is_dirty(q);
     if (!result)
         result = cache_write(&q->l2_cache);
+    if (!result && q->l1.is_dirty)
+        block_event(q->file, BLKDEBUG_EVENT_L1_UPDATE);
     if (!result)
         result = disk_table_write(&q->l1, q->file);
     if (!result)
