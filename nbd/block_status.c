@@ -121,7 +121,9 @@ void nbd_run_block_status(struct nbd_request *request)
     if (request->flags & NBD_CMD_FLAG_REQ_ONE)
         limit = 1;
     size_t size = (size_t)limit * (connection->extended ? NBD_EXTENDED_DESCRIPTOR : NBD_DESCRIPTOR);
-    uint8_t *room = nbd_reply_begin(request, (unsigned)chosen->count, size * chosen->count);
+    uint8_t *room = NULL;
+    if (nbd_room_take(request, size * chosen->count))
+        room = nbd_reply_begin(request, (unsigned)chosen->count, size * chosen->count);
     if (!room) {
         nbd_reply_error(request, -ENOMEM);
         return;

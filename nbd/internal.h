@@ -26,6 +26,20 @@ enum { NBD_MAX_IN_FLIGHT = 256 };
  * payloads come; buffers of requests that are done are kept for the next ones up to a limit. */
 enum { NBD_RECEIVE_SMALL = 4 << 10, NBD_RECEIVE_LARGE = 64 << 10, NBD_KEPT_BUFFER = 1 << 20, NBD_KEPT_BYTES = 4 << 20 };
 
+/* What all connections of a server hold together (room.c): data of requests beyond each connection's own, and buffers
+ * that are kept for the next requests. */
+#define NBD_OWN_BYTES (1ull << 20)
+#define NBD_SHARED_BYTES (256ull << 20)
+#define NBD_SHARED_KEPT_BYTES (64ull << 20)
+#define NBD_STALL_NS 30000000000ull
+
+struct nbd_room {
+    uint64_t free_bytes; /* of NBD_SHARED_BYTES */
+    uint64_t kept_bytes; /* the sum of the connections' */
+    uint64_t stall_ns;   /* NBD_STALL_NS, but for tests */
+    struct list waiting; /* requests in line */
+};
+
 struct nbd_server {
     struct loop *loop;
     struct listener *listener; /* NULL once closed */
@@ -35,6 +49,7 @@ struct nbd_server {
     struct list connections;
     struct co_group group;          /* acceptor and connections */
     struct co_semaphore free_slots; /* max_connections */
+    struct nbd_room room;
 };
 
 struct nbd_export {
@@ -84,6 +99,9 @@ struct nbd_connection {
     struct co_queue room; /* woken when a request is gone */
     struct list free_requests;
     size_t kept_bytes; /* data buffers of free_requests */
+    uint64_t own_bytes, shared_bytes;
+    uint64_t progress_ns; /* when shared room was given back, or first taken */
+    bool receiving;       /* the payload of a write */
 
     /* Sending: requests whose replies are ready, in that order. A sender exists while there are any. */
     struct list ready;
@@ -94,13 +112,16 @@ struct nbd_connection {
 };
 
 struct nbd_request {
-    struct list link; /* free_requests or ready */
+    struct list link; /* free_requests, in line for room, or ready */
     struct nbd_connection *connection;
     uint16_t flags, type;
     uint64_t cookie, offset, length;
     uint8_t *data;
     size_t data_capacity;
-    struct nbd_selection contexts; /* block status: those the client asks for in its payload; empty: all negotiated */
+    uint64_t own_room, shared_room; /* what its memory is counted as */
+    uint64_t wanted;                /* while it is in line for shared room, */
+    struct co_queue turn;           /* until it is its turn */
+    struct nbd_selection contexts;  /* block status: those the client asks for in its payload; empty: all negotiated */
 
     /* The reply: pieces for one sendmsg. Small replies use the inline arrays. */
     struct iovec *reply;
@@ -118,6 +139,17 @@ uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct 
 
 /* server.c: while a connection is in an export, the export stays; closing it disconnects them. */
 void nbd_leave_export(struct nbd_connection *connection);
+/* The client is gone, and its connection ends as soon as its requests have. */
+void nbd_disconnect(struct nbd_connection *connection);
+
+/* room.c: room for a request's data or a long reply, to be had before the memory. nbd_room_take() YIELDS; false: the
+ * connection has ended. nbd_room_try() is for a buffer that is there, and does not wait. */
+void nbd_room_init(struct nbd_room *room);
+bool nbd_room_try(struct nbd_request *request, uint64_t bytes);
+bool nbd_room_take(struct nbd_request *request, uint64_t bytes);
+void nbd_room_give_back(struct nbd_request *request);
+/* The requests of a broken connection do not wait for room any more. */
+void nbd_room_leave_line(struct nbd_connection *connection);
 
 /* transmission.c: serves requests until the client leaves or breaks the protocol. */
 void nbd_transmission(struct nbd_connection *connection);
@@ -150,8 +182,8 @@ void nbd_reply_status_chunk(struct nbd_request *request, bool done, uint32_t con
                             uint32_t count);
 enum { NBD_DESCRIPTOR = 8, NBD_EXTENDED_DESCRIPTOR = 16 }; /* bytes: length and flags */
 
-/* transmission.c: request memory. nbd_request_buffer() makes the data buffer as long as the request; false: no memory.
- */
+/* transmission.c: request memory. nbd_request_buffer() makes the data buffer as long as the request, as soon as there
+ * is room for it. YIELDS. false: no memory, or the connection has ended. */
 bool nbd_request_buffer(struct nbd_request *request);
 void nbd_request_release(struct nbd_request *request);
 

@@ -60,8 +60,10 @@ static void send_batch(struct nbd_connection *connection)
         nbd_request_release(request);
     }
     co_queue_wake_all(&connection->sent);
-    if (connection->broken)
+    if (connection->broken) {
         co_queue_wake_all(&connection->room);
+        nbd_room_leave_line(connection);
+    }
 }
 
 static void sender_run(void *arg)

@@ -42,6 +42,7 @@ static void connection_free(struct nbd_connection *connection)
     struct nbd_request *request;
     vec_free(&connection->contexts);
     list_for_each_safe (request, &connection->free_requests, link) {
+        server->room.kept_bytes -= request->data_capacity;
         vec_free(&request->contexts);
         free(request->data);
         free(request);
@@ -136,6 +137,7 @@ struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address
     server->limits = *limits;
     list_init(&server->exports);
     list_init(&server->connections);
+    nbd_room_init(&server->room);
     co_group_init(&server->group);
     co_semaphore_init(&server->free_slots, limits->max_connections ? limits->max_connections : SIZE_MAX / 2);
     if (listener)
@@ -155,7 +157,7 @@ void nbd_server_serve(struct nbd_server *server, struct stream *stream)
     connection_start(server, stream);
 }
 
-static void disconnect(struct nbd_connection *connection)
+void nbd_disconnect(struct nbd_connection *connection)
 {
     if (connection->stream)
         stream_shutdown(connection->stream);
@@ -167,7 +169,7 @@ void nbd_server_free(struct nbd_server *server)
     struct nbd_connection *connection;
     co_group_cancel(&server->group);
     list_for_each (connection, &server->connections, link)
-        disconnect(connection);
+        nbd_disconnect(connection);
     co_group_wait(&server->group);
     if (server->listener)
         listener_close(server->listener);
@@ -258,7 +260,7 @@ void nbd_export_free(struct nbd_export *export)
     export->closing = true;
     list_for_each (connection, &export->server->connections, link) {
         if (connection->export == export)
-            disconnect(connection);
+            nbd_disconnect(connection);
         if (connection->context_export == export)
             connection->context_export = NULL;
     }

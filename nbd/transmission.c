@@ -19,6 +19,21 @@
 /* Requests' memory
  * ----------------------------------------------------------------------------------------------------- */
 
+static void drop_buffer(struct nbd_request *request)
+{
+    free(request->data);
+    request->data = NULL;
+    request->data_capacity = 0;
+    nbd_room_give_back(request);
+}
+
+/* A buffer that an earlier request has left is counted as what it is, or goes. */
+static void mind_old_buffer(struct nbd_request *request)
+{
+    if (request->data_capacity && !nbd_room_try(request, request->data_capacity))
+        drop_buffer(request);
+}
+
 static struct nbd_request *request_new(struct nbd_connection *connection)
 {
     while (connection->in_flight >= NBD_MAX_IN_FLIGHT && !connection->broken)
@@ -28,40 +43,50 @@ static struct nbd_request *request_new(struct nbd_connection *connection)
     if (request) {
         list_remove(&request->link);
         connection->kept_bytes -= request->data_capacity;
+        connection->server->room.kept_bytes -= request->data_capacity;
     } else {
         request = new (struct nbd_request);
         request->connection = connection;
+        co_queue_init(&request->turn);
     }
     request->reply = request->reply_inline;
     connection->in_flight++;
+    mind_old_buffer(request);
     return request;
+}
+
+/* The buffer of the request that was sent last is still in the processor's cache. */
+static void take_spare(struct nbd_request *request)
+{
+    struct nbd_connection *connection = request->connection;
+    struct nbd_request *spare = list_first(&connection->free_requests, struct nbd_request, link);
+    if (!spare || spare->data_capacity < request->length)
+        return;
+    request->data = TAKE(spare->data);
+    request->data_capacity = spare->data_capacity;
+    spare->data_capacity = 0;
+    connection->kept_bytes -= request->data_capacity;
+    connection->server->room.kept_bytes -= request->data_capacity;
+    mind_old_buffer(request);
 }
 
 bool nbd_request_buffer(struct nbd_request *request)
 {
-    struct nbd_connection *connection = request->connection;
-    uint64_t length = request->length;
-    if (request->data_capacity >= length)
+    if (request->data_capacity >= request->length)
         return true;
-    struct nbd_request *spare = list_first(&connection->free_requests, struct nbd_request, link);
-    if (spare && spare->data_capacity >= length) { /* the one that was sent last: still in the processor's cache */
-        uint8_t *data = request->data;
-        uint64_t capacity = request->data_capacity;
-        request->data = spare->data;
-        request->data_capacity = spare->data_capacity;
-        spare->data = data;
-        spare->data_capacity = capacity;
-        connection->kept_bytes -= request->data_capacity - capacity;
+    drop_buffer(request);
+    take_spare(request);
+    if (request->data_capacity)
         return true;
-    }
-    free(request->data);
-    request->data = block_alloc_buffer(connection->export->edge, length);
-    request->data_capacity = request->data ? length : 0;
+    if (!nbd_room_take(request, request->length))
+        return false;
+    request->data = block_alloc_buffer(request->connection->export->edge, request->length);
+    request->data_capacity = request->data ? request->length : 0;
     return request->data;
 }
 
-/* Counts the data in; waits while too many bytes are in flight. A large read gets its buffer when it is its turn.
- * false: no memory or disconnected. */
+/* Counts the data in; waits while too many bytes are in flight. A large read gets its room and its buffer when it is
+ * its turn. false: no memory or disconnected. */
 static bool request_reserve(struct nbd_request *request, uint64_t length)
 {
     struct nbd_connection *connection = request->connection;
@@ -71,7 +96,8 @@ static bool request_reserve(struct nbd_request *request, uint64_t length)
             return false;
     if (!length)
         return true;
-    if ((request->type != NBD_CMD_READ || length < NBD_LARGE_READ) && !nbd_request_buffer(request))
+    bool at_once = request->type != NBD_CMD_READ || length < NBD_LARGE_READ;
+    if (at_once && !nbd_request_buffer(request))
         return false;
     connection->in_flight_bytes += length;
     return true;
@@ -87,12 +113,16 @@ void nbd_request_release(struct nbd_request *request)
         request->reply_memory = NULL;
     }
     vec_clear(&request->contexts);
-    if (request->data_capacity > NBD_KEPT_BUFFER || connection->kept_bytes + request->data_capacity > NBD_KEPT_BYTES) {
+    struct nbd_room *room = &connection->server->room;
+    if (request->data_capacity > NBD_KEPT_BUFFER || connection->kept_bytes + request->data_capacity > NBD_KEPT_BYTES ||
+        room->kept_bytes + request->data_capacity > NBD_SHARED_KEPT_BYTES) {
         free(request->data);
         request->data = NULL;
         request->data_capacity = 0;
     }
     connection->kept_bytes += request->data_capacity;
+    room->kept_bytes += request->data_capacity;
+    nbd_room_give_back(request);
     connection->in_flight--;
     list_prepend(&connection->free_requests, &request->link);
     co_queue_wake_one(&connection->room);
@@ -299,10 +329,12 @@ static bool next_request(struct nbd_connection *connection)
             error = -ENOMEM;
         request->length = 0; /* nothing was reserved */
     }
+    connection->receiving = has_payload;
     if (has_payload && !receive_payload(connection, error ? NULL : request->data, length)) {
         nbd_request_release(request);
         return false;
     }
+    connection->receiving = false;
     if (error)
         nbd_reply_error(request, error);
     else
@@ -316,6 +348,11 @@ void nbd_transmission(struct nbd_connection *connection)
     connection->buffer = xmalloc(connection->buffer_size);
     while (next_request(connection))
         ;
+    connection->receiving = false;
+    if (co_cancelled())
+        connection->broken = true; /* nobody is to be told any more */
+    if (connection->broken)
+        nbd_room_leave_line(connection);
     co_group_wait(&connection->requests); /* what was asked is carried out, also when the client is gone */
     co_group_wait(&connection->senders);
 }
