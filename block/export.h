@@ -23,8 +23,8 @@ struct block_export {
     struct edge *edge; /* read, and write when writable; shares everything */
     bool writable;
     bool writethrough; /* each write is durable before it is answered */
-    bool opening;   /* its driver is still at it; nobody else may close it */
-    bool unwanted;  /* somebody wanted to, meanwhile: it closes as soon as it is open */
+    bool opening;      /* its driver is still at it; nobody else may close it */
+    bool unwanted;     /* somebody wanted to, meanwhile: it closes as soon as it is open */
     bool shutting_down;
     void *state; /* driver->state_size bytes, zeroed */
     struct list link;
