@@ -148,7 +148,7 @@ static int check(struct node *node, enum blkdebug_io_type type, uint64_t offset,
     struct debug_rule *rule, *found = NULL;
     list_for_each (rule, &debug_of(node)->rules, link) {
         uint64_t place = rule->sector < 0 ? 0 : (uint64_t)rule->sector * 512;
-        bool here = rule->sector < 0 || (place >= offset && place < offset + length);
+        bool here = rule->sector < 0 || spans_overlap(place, 512, offset, length);
         if (rule->active && (rule->types & 1u << type) && here && !found)
             found = rule;
     }

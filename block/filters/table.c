@@ -5,5 +5,11 @@
 #include "block/filters/filters.h"
 
 const struct block_driver *const filters_table[] = {
-    &blkdebug_driver, &copy_before_write_driver, &copy_on_read_driver, &snapshot_access_driver, &throttle_driver, NULL,
+    &blkdebug_driver,
+    &compress_driver,
+    &copy_before_write_driver,
+    &copy_on_read_driver,
+    &snapshot_access_driver,
+    &throttle_driver,
+    NULL,
 };
