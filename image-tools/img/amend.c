@@ -81,7 +81,7 @@ static int amend_image(struct tool *tool, const struct amend_options *options, c
                                   BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, &err);
     if (!edge)
         return img_fail(&err, 1);
-    struct progress progress;
+    struct progress progress = {0};
     progress_start(&progress, tool->loop, options->progress && !options->quiet, !options->quiet);
     bool ok = amend(edge, options, &progress, &err);
     progress_end(&progress, ok);

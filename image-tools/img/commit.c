@@ -102,7 +102,7 @@ static bool copy_down(struct tool *tool, struct node *top, struct node *base, co
                       struct error *err)
 {
     struct co_queue changed;
-    struct progress progress;
+    struct progress progress = {0};
     co_queue_init(&changed);
     const struct job_events events = {.status = on_status, .user = &changed};
     struct job_set *set = job_set_new(tool->loop, &events);

@@ -27,11 +27,11 @@
 
 struct convert_options {
     const char *format, *target_format, *backing, *backing_format, *cache, *source_cache, *workers, *sparse_size,
-        *snapshot;
+        *snapshot, *output;
     struct texts options;
     uint64_t rate;
     bool no_create, target_is_zero, compress, out_of_order, offload, salvage, progress, quiet, force_share, image_opts,
-        target_image_opts, bitmaps, skip_broken_bitmaps, confined;
+        target_image_opts, bitmaps, skip_broken_bitmaps, confined, checksum;
     struct texts objects;
 };
 
@@ -65,6 +65,10 @@ static const struct tool_option convert_options[] = {
     OPTION_ROW_TEXT('T', "source-cache", "MODE", struct convert_options, source_cache,
                     "cache mode of the sources (default: writeback)"),
     OPTION_ROW_FLAG('p', "progress", struct convert_options, progress, "show progress (default on a terminal)"),
+    OPTION_ROW_TEXT(0, "output", "human|json", struct convert_options, output,
+                    "layout of the progress; json: shown, in lines like {\"done\": 512, \"total\": 1024}"),
+    OPTION_ROW_FLAG(0, "checksum", struct convert_options, checksum,
+                    "read the target back when it is written, and compare it with the sources"),
     OPTION_ROW_FLAG('q', "quiet", struct convert_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG('U', "force-share", struct convert_options, force_share,
                     "open the sources even if another program is writing to them"),
@@ -111,6 +115,8 @@ static bool check_combinations(const struct convert_options *options, size_t n_s
         return fail(err, EINVAL, "Cannot enable copy offloading when -S is used");
     if (options->offload && options->salvage)
         return fail(err, EINVAL, "Cannot use copy offloading in salvaging mode");
+    if (options->checksum && options->salvage)
+        return fail(err, EINVAL, "--checksum and --salvage exclude each other: what cannot be read cannot be compared");
     if (options->backing && n_sources > 1)
         return fail(err, EINVAL,
                     "Having a backing file for the target makes no sense when concatenating multiple input images");
@@ -309,8 +315,13 @@ static int convert_images(struct tool *tool, const struct convert_options *optio
     auto_error err = {0};
     struct conversion all = {0};
     int status = 1;
-    bool ok = prepare(tool, options, arguments, &all, &err) &&
-              conversion_run(&all, options->progress && !options->quiet, options->quiet);
+    enum output_format output;
+    if (!img_output_format(options->output, &output))
+        return 1;
+    all.progress.as_json = output == OUTPUT_JSON;
+    bool show = (options->progress || all.progress.as_json) && !options->quiet;
+    bool ok = prepare(tool, options, arguments, &all, &err) && conversion_run(&all, show, options->quiet) &&
+              (!options->checksum || conversion_verify(&all, &err));
     if (ok && options->bitmaps)
         ok = convert_bitmaps(all.sources.items[0].edge, all.target, &err);
     if (error_is_set(&err))

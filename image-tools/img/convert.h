@@ -46,6 +46,9 @@ struct conversion {
 bool convert_bitmaps_check(struct edge *source, bool skip_broken, struct error *err);
 bool convert_bitmaps(struct edge *source, struct edge *target, struct error *err); /* when the data is there */
 
+/* convert_verify.c: reads the target back and compares it with the sources. YIELDS. */
+bool conversion_verify(struct conversion *conversion, struct error *err);
+
 /* Copies everything and flushes the target. False: an error was printed. YIELDS. */
 bool conversion_run(struct conversion *conversion, bool show_progress, bool quiet);
 

@@ -91,6 +91,31 @@ static struct json *join_options(const struct new_image *image, const struct sch
     return TAKE(tree);
 }
 
+/* Opens the backing file for what can be known without its data: no secret is asked for. */
+static struct edge *open_backing(struct tool *tool, const struct new_image *image, const char *backing,
+                                 const char *format, struct error *err)
+{
+    auto_free char *resolved = name_resolve(image->filename, backing);
+    struct open_mode mode = {.read_only = true, .force_share = true, .metadata_only = true};
+    struct edge *edge = tool_open(tool, resolved, false, format, &mode, 0, err);
+    if (!edge)
+        fail_prefix(err, "Could not open the backing file: ");
+    return edge;
+}
+
+/* An image whose backing file has no format could be led astray by that file's content: the format must be said. */
+static bool refuse_without_format(struct tool *tool, const struct new_image *image, const char *backing,
+                                  struct error *err)
+{
+    struct edge *edge = open_backing(tool, image, backing, NULL, err);
+    if (!edge)
+        return false;
+    fail(err, EINVAL, "Backing file specified without backing format");
+    fail_hint(err, "Detected format of %s.", tool_format(edge->child));
+    tool_close(edge);
+    return false;
+}
+
 /* A backing file must exist and be what it is said to be; its size is the default. */
 static bool check_backing(struct tool *tool, const struct new_image *image, struct json *tree, struct error *err)
 {
@@ -98,16 +123,13 @@ static bool check_backing(struct tool *tool, const struct new_image *image, stru
     const char *format = json_string(json_get(tree, "backing_fmt"));
     if (!backing || !*backing)
         return !format || fail(err, EINVAL, "A backing format without a backing file");
-    if (!format && !(image->unsafe_backing && json_get(tree, "size")))
-        return fail(err, EINVAL, "Backing file specified without backing format: add -F FORMAT (see 'info %s')",
-                    backing);
     if (image->unsafe_backing && json_get(tree, "size"))
-        return true;
-    auto_free char *resolved = name_resolve(image->filename, backing);
-    struct open_mode mode = {.read_only = true, .force_share = true, .no_backing = false};
-    struct edge *edge = tool_open(tool, resolved, false, format, &mode, BLOCK_PERM_CONSISTENT_READ, err);
+        return format || fail(err, EINVAL, "Backing file specified without backing format");
+    if (!format)
+        return refuse_without_format(tool, image, backing, err);
+    struct edge *edge = open_backing(tool, image, backing, format, err);
     if (!edge)
-        return fail_prefix(err, "Could not open the backing file: ");
+        return false;
     if (!json_get(tree, "size")) {
         auto_free char *size = xasprintf("%" PRIu64, edge->child->size);
         json_set(tree, "size", json_new_string(size));

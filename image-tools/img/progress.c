@@ -2,6 +2,7 @@
 /* Progress is printed when it moved by a hundredth, so that output costs nothing against the work. */
 #include "image-tools/img/progress.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -9,7 +10,10 @@
 
 static void print(struct progress *progress)
 {
-    printf("    (%3.2f/100%%)\r", progress->percent);
+    if (progress->as_json)
+        printf("{\"done\": %" PRIu64 ", \"total\": %" PRIu64 "}\n", progress->done, progress->total);
+    else
+        printf("    (%3.2f/100%%)\r", progress->percent);
     fflush(stdout);
     progress->printed = progress->percent;
 }
@@ -35,7 +39,8 @@ static void watch_signal(struct progress *progress, struct loop *loop)
 
 void progress_start(struct progress *progress, struct loop *loop, bool wanted, bool automatic)
 {
-    *progress = (struct progress){.shown = wanted || (automatic && isatty(STDOUT_FILENO))};
+    *progress =
+        (struct progress){.as_json = progress->as_json, .shown = wanted || (automatic && isatty(STDOUT_FILENO))};
     watch_signal(progress, loop);
     if (progress->shown)
         print(progress);
@@ -43,6 +48,8 @@ void progress_start(struct progress *progress, struct loop *loop, bool wanted, b
 
 void progress_set(struct progress *progress, uint64_t done, uint64_t total)
 {
+    progress->done = done;
+    progress->total = total;
     progress->percent = total ? (double)done * 100 / (double)total : 100;
     if (progress->shown && progress->percent - progress->printed >= 1)
         print(progress);
@@ -50,11 +57,13 @@ void progress_set(struct progress *progress, uint64_t done, uint64_t total)
 
 void progress_end(struct progress *progress, bool success)
 {
-    if (success)
+    if (success) {
         progress->percent = 100;
+        progress->done = progress->total;
+    }
     if (progress->shown && progress->printed < progress->percent)
         print(progress);
-    if (progress->shown)
+    if (progress->shown && !progress->as_json)
         printf("\n");
     if (progress->signal_fd >= 0) {
         loop_unwatch(&progress->watch);

@@ -11,6 +11,8 @@
 
 struct progress {
     bool shown;
+    bool as_json; /* lines such as {"done": 512, "total": 1024}; may be set before progress_start() */
+    uint64_t done, total;
     double percent, printed;
     struct loop_watch watch;
     int signal_fd;

@@ -197,7 +197,7 @@ static bool rebase_safely(struct tool *tool, const struct rebase_options *option
 {
     if (!open_new_backing(tool, options, all, err))
         return false;
-    struct progress progress;
+    struct progress progress = {0};
     all->unit = MAX(all->image->child->limits.zero_alignment, 4096u);
     uint64_t cluster = node_cluster_size(all->image->child);
     if (all->compress)

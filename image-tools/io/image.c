@@ -2,6 +2,7 @@
 /* Commands on the image as a whole: flush, discard, length, truncate, map, alloc, info. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -31,20 +32,58 @@ static const struct tool_option discard_options[] = {
     OPTIONS_END,
 };
 
-static bool discard_run(struct io *io, void *values, const struct texts *arguments)
-{
-    const struct discard_options *options = values;
+struct discard {
+    struct io *io;
+    struct discard_options options;
     uint64_t offset, length;
-    if (!io_number(arguments->items[0], &offset) || !io_number(arguments->items[1], &length))
-        return false;
+    const char *verb;
+};
+
+static bool discard_now(const struct discard *discard)
+{
+    struct io *io = discard->io;
     struct io_timing timing = {.start_ns = loop_now_ns(io->tool->loop)};
-    int result = block_discard(io->edge, offset, length);
+    int result = block_discard(io->edge, discard->offset, discard->length);
     timing.end_ns = loop_now_ns(io->tool->loop);
     if (result < 0)
-        io_failed("discard", result);
-    else if (!options->quiet)
-        io_report("discard", &timing, offset, length, length, options->machine_readable);
+        io_failed(discard->verb, result);
+    else if (!discard->options.quiet)
+        io_report("discard", &timing, discard->offset, discard->length, discard->length,
+                  discard->options.machine_readable);
     return result >= 0;
+}
+
+static bool read_discard(struct discard *discard, struct io *io, const struct discard_options *options,
+                         const struct texts *arguments)
+{
+    discard->io = io;
+    discard->options = *options;
+    return io_number(arguments->items[0], &discard->offset) && io_number(arguments->items[1], &discard->length);
+}
+
+static bool discard_run(struct io *io, void *values, const struct texts *arguments)
+{
+    struct discard discard = {.verb = "discard"};
+    return read_discard(&discard, io, values, arguments) && discard_now(&discard);
+}
+
+static void async_discard(void *arg)
+{
+    struct discard *discard = arg;
+    if (!discard_now(discard))
+        discard->io->request_failed = true;
+    fflush(stdout);
+    free(discard);
+}
+
+static bool aio_discard_run(struct io *io, void *values, const struct texts *arguments)
+{
+    auto_free struct discard *discard = new (struct discard);
+    discard->verb = "aio_discard";
+    if (!read_discard(discard, io, values, arguments))
+        return false;
+    co_spawn(io->tool->loop, &io->requests, async_discard, TAKE(discard));
+    return true;
 }
 
 /* Size ------------------------------------------------------------------------------------------------------------ */
@@ -183,6 +222,20 @@ const struct io_command io_discard = {
     .needs_image = true,
     .writes = true,
     .run = discard_run,
+};
+
+const struct io_command io_aio_discard = {
+    .name = "aio_discard",
+    .arguments = "OFFSET LENGTH",
+    .summary = "start to discard",
+    .details = "aio_flush waits for it, and fails if it has failed.\n",
+    .options = discard_options,
+    .values_size = sizeof(struct discard_options),
+    .min_arguments = 2,
+    .max_arguments = 2,
+    .needs_image = true,
+    .writes = true,
+    .run = aio_discard_run,
 };
 
 const struct io_command io_length = {

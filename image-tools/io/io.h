@@ -43,9 +43,10 @@ extern const struct tool_option io_no_options[];
 extern const struct io_command *const io_commands[]; /* ends with NULL */
 
 extern const struct io_command io_read, io_write, io_readv, io_writev;
-extern const struct io_command io_aio_read, io_aio_write, io_aio_flush;
+extern const struct io_command io_aio_read, io_aio_write, io_aio_discard, io_aio_flush;
 extern const struct io_command io_flush, io_discard, io_length, io_truncate, io_map, io_alloc, io_info;
-extern const struct io_command io_open, io_close, io_help, io_quit, io_sleep;
+extern const struct io_command io_open, io_close, io_help, io_quit, io_sleep, io_reopen, io_abort, io_sigraise;
+extern const struct io_command io_break, io_remove_break, io_resume, io_wait_break;
 
 /* Runs one line. false: it failed, and said why. YIELDS. */
 bool io_run_line(struct io *io, const char *line);
@@ -54,7 +55,7 @@ bool io_run_line(struct io *io, const char *line);
 struct io_open_options {
     const char *format, *aio, *cache, *discard;
     struct texts options; /* -o */
-    bool read_only, snapshot, no_cache, native_aio, force_share, image_opts;
+    bool read_only, snapshot, no_cache, native_aio, force_share, image_opts, copy_on_read;
 };
 /* `path` may be NULL when the options name the file. false: said why. YIELDS. */
 bool io_open_image(struct io *io, const struct io_open_options *options, const char *path);

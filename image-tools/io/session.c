@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands around the image: open, close, sleep, help, quit. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,28 @@ static char *join_options(const struct io_open_options *options, const char *pat
     return strbuf_take(&text);
 }
 
+/* A filter above the image, in its place. */
+static struct edge *put_copy_on_read(struct io *io, struct edge *image, const struct open_mode *mode, uint32_t perm,
+                                     struct error *err)
+{
+    struct node *node = image->child;
+    auto_free char *text = xasprintf("driver=copy-on-read,file=%s", node->name);
+    node_ref(node);
+    tool_close(image);
+    struct edge *edge = tool_open(io->tool, text, true, NULL, mode, perm, err);
+    node_unref(node);
+    return edge;
+}
+
+static struct edge *open_plain(struct io *io, const struct io_open_options *options, const char *path,
+                               const struct open_mode *mode, uint32_t perm, struct error *err)
+{
+    if (!options->options.count)
+        return tool_open(io->tool, path, options->image_opts, options->format, mode, perm, err);
+    auto_free char *text = join_options(options, path);
+    return tool_open(io->tool, text, true, NULL, mode, perm, err);
+}
+
 static struct edge *open_edge(struct io *io, const struct io_open_options *options, const char *path, struct error *err)
 {
     struct open_mode mode = {0};
@@ -62,10 +85,12 @@ static struct edge *open_edge(struct io *io, const struct io_open_options *optio
     uint32_t perm = BLOCK_PERM_CONSISTENT_READ;
     if (!options->read_only)
         perm |= BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE;
-    if (!options->options.count)
-        return tool_open(io->tool, path, options->image_opts, options->format, &mode, perm, err);
-    auto_free char *text = join_options(options, path);
-    return tool_open(io->tool, text, true, NULL, &mode, perm, err);
+    if (!options->copy_on_read)
+        return open_plain(io, options, path, &mode, perm, err);
+    if (options->read_only)
+        return fail_null(err, EINVAL, "-C and -r exclude each other: what is read would have to be written");
+    struct edge *image = open_plain(io, options, path, &mode, 0, err);
+    return image ? put_copy_on_read(io, image, &mode, perm, err) : NULL;
 }
 
 bool io_open_image(struct io *io, const struct io_open_options *options, const char *path)
@@ -100,7 +125,8 @@ static const struct tool_option open_options[] = {
     OPTION_ROW_TEXT('t', NULL, "MODE", struct io_open_options, cache, "cache mode (default: writeback)"),
     OPTION_ROW_TEXT('d', NULL, "MODE", struct io_open_options, discard, "ignore or unmap (default: unmap)"),
     OPTION_ROW_TEXTS('o', NULL, "KEY=VALUE,...", struct io_open_options, options, "options of the node"),
-    OPTION_ROW_LATER('C', NULL, NULL, "it has no copy-on-read"),
+    OPTION_ROW_FLAG('C', NULL, struct io_open_options, copy_on_read,
+                    "keep what is read from backing images in the image"),
     OPTIONS_END,
 };
 
@@ -132,6 +158,25 @@ static bool sleep_run(struct io *io, void *values, const struct texts *arguments
     }
     co_sleep_ns(ms * 1000000);
     return true;
+}
+
+/* As a crash would end it: for tests of what is left behind. Output that is ready is not lost with it. */
+static bool abort_run(struct io *io, void *values, const struct texts *arguments)
+{
+    fflush(stdout);
+    abort();
+}
+
+static bool sigraise_run(struct io *io, void *values, const struct texts *arguments)
+{
+    char *end;
+    long number = strtol(arguments->items[0], &end, 0);
+    if (*end || end == arguments->items[0] || number < 1 || number >= NSIG) {
+        printf("%s is not a valid signal number\n", arguments->items[0]);
+        return false;
+    }
+    fflush(stdout);
+    return raise((int)number) == 0;
 }
 
 static bool quit_run(struct io *io, void *values, const struct texts *arguments)
@@ -223,4 +268,22 @@ const struct io_command io_quit = {
     .options = io_no_options,
     .max_arguments = -1,
     .run = quit_run,
+};
+
+const struct io_command io_abort = {
+    .name = "abort",
+    .arguments = "",
+    .summary = "end as by a crash",
+    .options = io_no_options,
+    .run = abort_run,
+};
+
+const struct io_command io_sigraise = {
+    .name = "sigraise",
+    .arguments = "SIGNAL",
+    .summary = "send a signal, by its number, to the program itself",
+    .options = io_no_options,
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .run = sigraise_run,
 };

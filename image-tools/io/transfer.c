@@ -315,6 +315,7 @@ static bool aio_flush_run(struct io *io, void *values, const struct texts *argum
 #define ROW_ZERO OPTION_ROW_FLAG('z', NULL, struct transfer_options, zero, "write zeroes, by a request made for it")
 #define ROW_UNMAP OPTION_ROW_FLAG('u', NULL, struct transfer_options, unmap, "with -z: may deallocate")
 #define ROW_VM_STATE OPTION_ROW_LATER('b', NULL, NULL, "it has no saved machine state")
+#define ROW_REGISTERED OPTION_ROW_FLAG('r', NULL, struct transfer_options, ignored, "ignored: no buffer needs it")
 #define ROW_INVALID OPTION_ROW_LATER('i', NULL, NULL, "it does not count invalid requests")
 
 static const struct tool_option read_options[] = {
@@ -326,6 +327,7 @@ static const struct tool_option read_options[] = {
     ROW_VERBOSE,
     OPTION_ROW_FLAG('p', NULL, struct transfer_options, ignored, "ignored"),
     OPTION_ROW_FLAG('a', NULL, struct transfer_options, ignored, "ignored"),
+    ROW_REGISTERED,
     ROW_VM_STATE,
     OPTIONS_END,
 };
@@ -341,16 +343,19 @@ static const struct tool_option write_options[] = {
     ROW_UNMAP,
     ROW_ZERO,
     OPTION_ROW_FLAG('p', NULL, struct transfer_options, ignored, "ignored"),
+    ROW_REGISTERED,
     ROW_VM_STATE,
     OPTIONS_END,
 };
 
-static const struct tool_option readv_options[] = {ROW_MACHINE, ROW_EXPECT, ROW_QUIET, ROW_VERBOSE, OPTIONS_END};
-static const struct tool_option writev_options[] = {ROW_MACHINE, ROW_FUA, ROW_PATTERN, ROW_QUIET, OPTIONS_END};
-static const struct tool_option aio_read_options[] = {ROW_MACHINE, ROW_EXPECT,  ROW_QUIET,
-                                                      ROW_VERBOSE, ROW_INVALID, OPTIONS_END};
-static const struct tool_option aio_write_options[] = {ROW_MACHINE, ROW_FUA,  ROW_PATTERN, ROW_QUIET,
-                                                       ROW_UNMAP,   ROW_ZERO, ROW_INVALID, OPTIONS_END};
+static const struct tool_option readv_options[] = {ROW_MACHINE, ROW_EXPECT,     ROW_QUIET,
+                                                   ROW_VERBOSE, ROW_REGISTERED, OPTIONS_END};
+static const struct tool_option writev_options[] = {ROW_MACHINE, ROW_FUA,        ROW_PATTERN,
+                                                    ROW_QUIET,   ROW_REGISTERED, OPTIONS_END};
+static const struct tool_option aio_read_options[] = {ROW_MACHINE, ROW_EXPECT,     ROW_QUIET,  ROW_VERBOSE,
+                                                      ROW_INVALID, ROW_REGISTERED, OPTIONS_END};
+static const struct tool_option aio_write_options[] = {ROW_MACHINE, ROW_FUA,     ROW_PATTERN,    ROW_QUIET,  ROW_UNMAP,
+                                                       ROW_ZERO,    ROW_INVALID, ROW_REGISTERED, OPTIONS_END};
 
 #define TRANSFER_ROW(options_table, max, is_write, function)                                                           \
     .options = options_table, .values_size = sizeof(struct transfer_options), .min_arguments = 2,                      \

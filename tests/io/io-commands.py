@@ -88,7 +88,7 @@ def failures():
     check("Block node is read-only" in io("a", "write 0 1", status=1, options=["-r"]).err, "-r")
     check("no file open" in io("a", "close", "length", status=1).err, "close")
     run(OUR_IO, "missing", status=1)
-    for words in (["-t", "foo", "a"], ["-d", "foo", "a"], ["-i", "foo", "a"], ["-i", "native", "a"], ["-C", "a"], ["a", "b"]):
+    for words in (["-t", "foo", "a"], ["-d", "foo", "a"], ["-i", "foo", "a"], ["-i", "native", "a"], ["-C", "-r", "a"], ["a", "b"]):
         run(OUR_IO, *words, status=1)
 
 

@@ -35,6 +35,6 @@ nbd_page = manual("spindle-nbd")
 for name in re.findall(r"--([a-z-]+)", run(OUR_NBD, "--help").out):
     check("--" + name in nbd_page or name in ("help", "version"), f"spindle-nbd.1: --{name} is missing")
 for name in re.findall(r"--([a-z-]+)", run(OUR_IO, "--help").out):
-    check("--" + name in io_page or name in ("copy-on-read",), f"spindle-io.1: --{name} is missing")
+    check("--" + name in io_page, f"spindle-io.1: --{name} is missing")
 for command in re.findall(r"^([a-z_]+)\b.* -- ", run(OUR_IO, "-c", "help").out, re.M):
     check(re.search(rf"^     .*\b{command}\b", io_page, re.M), f"spindle-io.1: {command} is missing")
