@@ -85,6 +85,16 @@ struct loop *graph_loop(const struct graph *graph)
     return graph->loop;
 }
 
+void graph_set_private(struct graph *graph)
+{
+    graph->is_private = true;
+}
+
+bool graph_is_private(const struct graph *graph)
+{
+    return graph->is_private;
+}
+
 void graph_set_objects(struct graph *graph, struct object_set *objects)
 {
     graph->objects = objects;

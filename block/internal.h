@@ -21,6 +21,7 @@ struct graph {
     struct graph_events events;
     struct object_set *objects; /* what options refer to by id; NULL: the program has none */
     size_t drains;              /* in force, on any node */
+    bool is_private;            /* graph_set_private() */
     uint64_t *served;           /* file systems of our own: served.c */
     size_t n_served;
     uint64_t visits; /* walks through the graph; node->visited is the last that met the node */

@@ -26,6 +26,7 @@
 
 struct run {
     struct tool tool;
+    enum walls_role role;
     int (*fn)(struct tool *tool);
 };
 
@@ -33,6 +34,8 @@ static int run_in_graph(void *arg)
 {
     struct run *run = arg;
     run->tool.graph = graph_new(run->tool.loop, protocol_table);
+    if (run->role == WALLS_TOOL)
+        graph_set_private(run->tool.graph); /* it serves nobody: short runs do without logs */
     graph_add_drivers(run->tool.graph, formats_table);
     graph_add_drivers(run->tool.graph, filters_table);
     if (run->tool.doorman)
@@ -74,7 +77,7 @@ int tool_run(int (*fn)(struct tool *tool), void *arg, int argc, char **argv)
 int tool_run_as(enum walls_role role, int (*fn)(struct tool *tool), void *arg, int argc, char **argv)
 {
     auto_error err = {0};
-    struct run run = {.tool = {.arg = arg}, .fn = fn};
+    struct run run = {.tool = {.arg = arg}, .role = role, .fn = fn};
     int status = 1;
     if (set_up(&run.tool, role, argc, argv, &err))
         status = loop_run_main(run.tool.loop, run_in_graph, &run);

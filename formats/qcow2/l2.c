@@ -95,7 +95,7 @@ int l2_load_for_change(struct qcow2 *q, uint64_t offset, uint8_t **slice, uint64
         return -EIO;
     if (l1 >= q->l1.count)
         return -EIO; /* resize sees to it that this cannot be */
-    int result = log_begin(q);
+    int result = log_begin_for_write(q);
     if (!result)
         result = l2_locate(q, offset, slice_offset, index);
     if (result)

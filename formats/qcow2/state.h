@@ -131,6 +131,7 @@ struct overlap_span {
 /* write_log.c: sectors of the log that are being filled, and how far they are written. */
 struct write_log {
     bool wanted, active;
+    bool for_bitmaps_only; /* writes alone are no reason to begin it */
     bool overflows;  /* something did not fit: only a sync helps */
     bool is_written; /* some of this epoch is in the file */
     bool writing;

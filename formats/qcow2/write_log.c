@@ -29,7 +29,8 @@
  * The area's refcounts are 0: to other programs it is free, and a crash leaves no leak; our allocator goes around it.
  *
  * Version 2 images (which have no autoclear bits), files whose flushes are ignored (cache=unsafe), and headers without
- * room have no log.
+ * room have no log. Programs that serve nobody (graph_set_private: the image tools) begin one only for dirty bitmaps:
+ * what they did not flush may go with them, and a short run is spared three flushes and a hole in the image.
  */
 #include "formats/qcow2/write_log.h"
 
@@ -90,6 +91,7 @@ void log_init(struct qcow2 *q)
     q->log.sector_size = alignment;
     q->log.wanted = q->node && q->header.version >= 3 && !q->file->child->no_flush && alignment <= 4096 &&
                     q->cluster_size >= alignment && boot_id_is_known(q);
+    q->log.for_bitmaps_only = q->node && graph_is_private(q->node->graph);
     co_queue_init(&q->log.waiters);
     co_queue_init(&q->dirty.waiters);
 }

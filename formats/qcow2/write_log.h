@@ -36,6 +36,11 @@ void log_init(struct qcow2 *q);
 void log_release(struct qcow2 *q);
 /* The area is there when this returns, unless the image cannot have one (q->log.active tells). Under the lock. */
 int log_begin(struct qcow2 *q);
+/* The same for the sake of a write: nothing, where only bitmaps are worth a log. */
+static inline int log_begin_for_write(struct qcow2 *q)
+{
+    return q->log.for_bitmaps_only ? 0 : log_begin(q);
+}
 /* `count` guest clusters from `cluster` have got new entries: the same, or (advances) of neighbouring places. In memory
  * only; under the lock, behind log_begin(). Does not yield. */
 void log_note(struct qcow2 *q, uint64_t cluster, struct l2_entry entry, uint32_t count, bool advances);
