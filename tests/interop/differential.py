@@ -30,6 +30,8 @@ DIFFERENCES = (
     ("map", "offset of extents without data", "an offset where nothing is stored means nothing"),
     ("info", "actual-size", "allocation is decided by the file system and by how the bytes were written: compared for one image, not across"),
     ("content", "discarded clusters above a backing file", "they always store zeroes, we only where there was data: discards are left out there"),
+    ("content", "discarded parts of clusters with subclusters", "ours give them up, theirs keep them: such images are compared with the model only, "
+                                                                "which takes the old bytes or zeroes there"),
     ("write -c", "over allocated clusters", "theirs refuses, ours replaces: left out"),
     ("resize", "shrinking into the middle of a cluster, and growing again", "theirs shows the old bytes of that cluster again, ours zeroes: images "
                                                                             "are cut at clusters"),
@@ -142,7 +144,7 @@ def format_of(features):
 
 
 class Model:
-    """The content as it has to be. What was discarded may be as before or zero: `loose` are such spans."""
+    """The content as it has to be. What was discarded, and not written since, may be as before or zero: `loose` are such spans."""
 
     def __init__(self, size, backing):
         self.data = bytearray(size)
@@ -159,20 +161,28 @@ class Model:
         if words[0] == "resize":
             grown = numbers[0] - len(self.data)
             self.data = self.data + bytes(grown) if grown > 0 else self.data[:numbers[0]]
+            self.settle(numbers[0], numbers[0] + (1 << 40))
         elif words[0] == "discard":
+            self.settle(numbers[0], numbers[0] + numbers[1])
             self.loose.append((numbers[0], numbers[0] + numbers[1]))
         elif words[0] != "flush":
             fill = 0 if "-z" in words else numbers.pop(0)
             length = sum(numbers[1:])
             self.data[numbers[0]:numbers[0] + length] = bytes([fill]) * length
+            self.settle(numbers[0], numbers[0] + length)
+
+    def settle(self, start, end):
+        """No span is loose between these any longer."""
+        parts = [part for a, b in self.loose for part in ((a, min(b, start)), (max(a, end), b))]
+        self.loose = [(a, b) for a, b in parts if a < b]
 
     def check(self, name, features):
         run("qemu-img", "convert", "-f", format_of(features), "-O", "raw", name, "flat")
         found = bytearray(content("flat"))
         os.unlink("flat")
         for start, end in self.loose:
-            end = min(end, len(found))
-            found[start:end] = self.data[start:end]
+            if all(byte in (0, old) for byte, old in zip(found[start:end], self.data[start:end])):
+                found[start:end] = self.data[start:end]
         if found != self.data:
             at = next((i for i in range(min(len(found), len(self.data))) if found[i] != self.data[i]), -1)
             fail(f"{name}: size {len(found)}, not {len(self.data)}, or another content at {at}")
@@ -319,16 +329,22 @@ def one_round(seed):
     for name in images:
         same_answers(name, form)
         model.check(name, features)
-    same_content("ours", form, "theirs", form)
-    same_content("mixed", form, "theirs", form)
+    is_the_same = "extended_l2" not in features or not any(step.startswith("discard") for step in steps)
+    if is_the_same:
+        same_content("ours", form, "theirs", form)
+        same_content("mixed", form, "theirs", form)
     for name in images:
         convert(rng, rng.choice([OUR_IMG, "qemu-img"]), name, form, "target")
     grown = last_size + rng.randrange(512, 1 << 20, 512)
+    if not backing:
+        model.do(f"resize {grown}")
     for name, tools in images.items():
         if not backing:
             run(tools[0][0], "resize", "-q", "-f", form, name, grown)
             same_answers(name, form)
-    same_content("ours", form, "theirs", form)
+            model.check(name, features)
+    if is_the_same:
+        same_content("ours", form, "theirs", form)
 
 
 def main():

@@ -43,8 +43,13 @@ img("compare", "a", "missing", status=2)
 img("compare", "a", status=2)
 img("create", "-q", "-f", "qcow2", "broken", "1M")
 io("broken", "write -c -P 1 0 64k", form="qcow2")
-with open("broken", "r+b") as file:  # spoil the one compressed cluster
-    file.seek(5 * 65536)
+with open("broken", "r+b") as file:  # spoil the one compressed cluster: the header names L1, that names L2, that names it
+    def number_at(offset):
+        file.seek(offset)
+        return int.from_bytes(file.read(8), "big")
+    entry = number_at(number_at(number_at(40)) & 0x00fffffffffffe00)
+    equal(entry >> 62, 1, "the cluster is compressed")
+    file.seek(entry & ((1 << 54) - 1))  # clusters of 64k: 8 of the 62 bits count sectors
     file.write(b"\xff" * 64)
 result = img("compare", "broken", "a.qcow2", status=4)
 check("broken" in result.err, f"{result}")
