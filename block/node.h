@@ -157,8 +157,8 @@ const struct block_driver *graph_driver(const struct graph *graph,
                                         const char *name); /* NULL: no such driver in this program */
 const struct block_driver *const *graph_drivers(const struct graph *graph);
 struct loop *graph_loop(const struct graph *graph);
-/* Nobody outside this program is told of writes through this graph, and whoever kills the program expects to lose what it
- * did not flush: formats need not keep answered writes through a kill. To be said before nodes are opened. */
+/* Nobody outside this program is told of writes through this graph, and whoever kills the program expects to lose what
+ * it did not flush: formats need not keep answered writes through a kill. To be said before nodes are opened. */
 void graph_set_private(struct graph *graph);
 bool graph_is_private(const struct graph *graph);
 /* Where drivers find the objects (objects/object.h) that options refer to: secrets, credentials, groups. The set must
