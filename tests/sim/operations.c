@@ -40,6 +40,8 @@ const struct operation operations[] = {
      .run = tool_write_compressed},
     {"tool-snapshot", "internal snapshots are created and deleted", BY_TOOL, 4, TRAIT_V3, TRAIT_EXTERNAL_DATA,
      .run = tool_snapshot},
+    {"tool-apply", "a snapshot is taken, the disk changes, and goes back", BY_TOOL, 3, TRAIT_V3, TRAIT_EXTERNAL_DATA,
+     .run = tool_apply},
     {"tool-amend", "the width of refcounts and lazy refcounts change", BY_TOOL, 3, TRAIT_V3, .run = tool_amend},
     {"map", "block status of every byte agrees with what is read", BY_TOOL, 1, .run = tool_map},
     {"create", "a new image, opened and checked", BY_TOOL, 2, .run = tool_create},

@@ -100,7 +100,9 @@ bool tool_map(struct actor *actor);
 bool tool_create(struct actor *actor);
 bool tool_convert(struct actor *actor);
 bool tool_snapshot(struct actor *actor); /* tool_qcow2.c */
+bool tool_apply(struct actor *actor);
 bool tool_amend(struct actor *actor);
+void tool_close_written(struct world *world, struct edge *edge); /* with a flush */
 struct convert_state {
     bool is_there; /* the copy was flushed: from now on it must be this */
     uint64_t size;

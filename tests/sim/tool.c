@@ -35,7 +35,7 @@ static struct edge *open_image(struct world *world, uint32_t perm)
 }
 
 /* A tool that has written ends: what it did is there when its flush was good. */
-static void close_written(struct world *world, struct edge *edge)
+void tool_close_written(struct world *world, struct edge *edge)
 {
     uint64_t flush = model_begin_flush(world->model);
     int result = block_flush(edge);
@@ -107,7 +107,7 @@ bool tool_resize(struct actor *actor)
             model_end_resize(world->model, good ? MODEL_DONE : MODEL_FAILED);
         world_expect(world, good, &err, "a tool's resize");
     }
-    close_written(world, edge);
+    tool_close_written(world, edge);
     return true;
 }
 
@@ -131,7 +131,7 @@ bool tool_write_compressed(struct actor *actor)
             model_end_change(world->model, at, cluster, result ? MODEL_FAILED : MODEL_DONE);
         world_expect(world, !result, NULL, "a tool's compressed write");
     }
-    close_written(world, edge);
+    tool_close_written(world, edge);
     return true;
 }
 
