@@ -117,9 +117,20 @@ static void share_fresh_tag(struct translate_cpu *tc, unsigned mmu)
     tc->context[mmu] = p->shared[mmu];
 }
 
+/* Context 0 is never current. Other vCPUs may be looking at the entry (protect_entry()). */
+static void forget_entry(struct translate_tlb_entry *entry)
+{
+    atomic_store_explicit(&entry->read, 0, memory_order_relaxed);
+    atomic_store_explicit(&entry->write, 0, memory_order_relaxed);
+    atomic_store_explicit(&entry->physical, 0, memory_order_relaxed);
+}
+
 static void wipe(struct translate_cpu *tc)
 {
-    memset(tc->tlb, 0, sizeof tc->tlb); /* context 0 is never current */
+    for (unsigned mmu = 0; mmu < TRANSLATE_MMUS; mmu++) {
+        for (unsigned i = 0; i < TRANSLATE_TLB_ENTRIES; i++)
+            forget_entry(&tc->tlb[mmu][i]);
+    }
     tc->private->next_tag = 0;
     forget_address_spaces(tc->private);
     memset(tc->private->shared, 0, sizeof tc->private->shared);

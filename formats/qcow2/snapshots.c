@@ -287,9 +287,9 @@ static bool snapshot_apply(struct node *node, const char *id, struct error *err)
         dirty_bitmaps_record(node, 0, q->size);
     if (!result && q->overlap_types & OVERLAP_INACTIVE_L2)
         (void)overlap_load_inactive(q, NULL);
-    int ended = end(q, q->broken ? result : 0);
-    if (!result)
-        result = ended;
+    /* Whatever failed, counts or flags may be left behind: then the mark stays, and the next writable open makes them
+     * anew. */
+    result = end(q, result);
     if (node->size != q->size)
         node_set_size(node, q->size);
     if (!ok && !result)
