@@ -17,7 +17,10 @@ SIZE = 3 << 20
 
 
 def run(*command, good=True):
-    result = subprocess.run(command, capture_output=True, text=True)
+    for _ in range(20):
+        result = subprocess.run(command, capture_output=True, text=True)
+        if "accurate CPU usage" not in result.stderr:  # the peer cannot time its key derivation on a busy machine
+            break
     assert (result.returncode == 0) == good, (command, result.returncode, result.stdout, result.stderr)
     return result.stdout if good else result.stderr
 

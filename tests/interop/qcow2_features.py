@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
 BIN = os.environ["SPINDLE_BIN"]
-IMG, IO = os.path.join(BIN, "spindle-img"), os.path.join(BIN, "spindle-io")
+IMG, IO, NBD = (os.path.join(BIN, name) for name in ("spindle-img", "spindle-io", "spindle-nbd"))
 
 
 def run(*command):
@@ -96,16 +97,13 @@ def bitmaps():
 def write_log():
     """A killed writer of ours; the next writer is somebody else: then our log must not come back."""
     run(IMG, "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "w.qcow2", "8M")
-    writer = subprocess.Popen([IO, "-f", "qcow2", "w.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    text = ""
-    for line in ("", "write -q -P 5 0 64k\n", "write -q -P 6 1M 64k\n"):
-        writer.stdin.write(line)
-        writer.stdin.flush()
-        while not text.endswith("io> "):
-            text += writer.stdout.read(1)
-        text = ""
-    writer.kill()
-    writer.wait()
+    server = subprocess.Popen([NBD, "-t", "-f", "qcow2", "-k", "w.sock", "w.qcow2"])
+    while not os.path.exists("w.sock"):
+        assert server.poll() is None, "the server does not start"
+        time.sleep(0.02)
+    run(IO, "-t", "unsafe", "-f", "raw", "-c", "write -q -P 5 0 64k", "-c", "write -q -P 6 1M 64k", f"nbd+unix:///?socket={os.getcwd()}/w.sock")
+    server.kill()
+    server.wait()
     shutil.copy("w.qcow2", "theirs.qcow2")
     run("qemu-img", "check", "-q", "theirs.qcow2")
     run("qemu-io", "-f", "qcow2", "-c", "write -P 9 0 128k", "theirs.qcow2")
