@@ -13,7 +13,7 @@ def open_export(context, contender):
     if not daemon:
         return None
     size = context.size(256, 16) << 20
-    image = context.file("stamped.raw", data.write_stamped, size)
+    image = context.file("fuse.raw", data.write_stamped, size)  # its own: fio writes to it
     mount = context.scratch(f"mount-{contender.name}")
     open(mount, "wb").close()
     server = Server(daemon + blockdevs(image, "raw") + ["--export", f"type=fuse,id=e,node-name=disk,mountpoint={mount},writable=on"],
