@@ -193,9 +193,9 @@ static bool snapshot_create(struct node *node, const char *name, struct error *e
         result = create_locked(q, &s);
     if (q->snapshots.count == before)
         snapshot_release(&s);
-    if (result && !q->broken)
-        (void)references_set_copied(q);
-    int ended = end(q, q->broken ? result : 0);
+    /* Flags that cannot be set again leave the mark, like everything that is half done. */
+    int flags = result && !q->broken ? references_set_copied(q) : 0;
+    int ended = end(q, q->broken ? result : flags);
     if (!result)
         result = ended;
     if (result == -ERANGE)

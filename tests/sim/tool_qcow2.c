@@ -118,8 +118,6 @@ bool tool_apply(struct actor *actor)
 {
     struct world *world = actor->world;
     uint64_t cluster = world->kind->cluster, clusters = model_size(world->model) / cluster;
-    if (world->faulty)
-        return false; /* open: see docs/reliability.md */
     uint64_t first = clusters ? world_random(world, clusters) : 0;
     struct span span = {first * cluster, MIN(1 + world_random(world, 4), clusters - first) * cluster};
     uint32_t before = world_stamp(world), after = world_stamp(world);
