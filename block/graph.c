@@ -375,6 +375,26 @@ struct edge *node_open_child(struct node *parent, const char *role, const struct
     return graph_attach_child(parent, role, child, perm, shared, err);
 }
 
+bool node_open_backing(struct node *parent, const struct blockdev_ref_or_null *backing, uint32_t perm, uint32_t shared,
+                       struct error *err)
+{
+    struct blockdev_ref ref = {0};
+    switch (backing->kind) {
+    case BLOCKDEV_REF_OR_NULL_KIND_NULL: return true;
+    case BLOCKDEV_REF_OR_NULL_KIND_REFERENCE:
+        if (!*backing->u.reference)
+            return true;
+        ref.kind = BLOCKDEV_REF_KIND_REFERENCE;
+        ref.u.reference = backing->u.reference;
+        break;
+    case BLOCKDEV_REF_OR_NULL_KIND_DEFINITION:
+        ref.kind = BLOCKDEV_REF_KIND_DEFINITION;
+        ref.u.definition = backing->u.definition;
+        break;
+    }
+    return node_open_child(parent, "backing", &ref, perm, shared, err) != NULL;
+}
+
 /* A file that one of the images above already lies in would make the chain endless. */
 static bool check_loop(const struct node *parent, const struct node *child, struct error *err)
 {

@@ -10,9 +10,11 @@
 #include "block/job_private.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "block/node.h"
 
@@ -58,9 +60,20 @@ bool job_verb_check(const struct job *job, enum job_verb verb, struct error *err
                 job_status_name(job->status), verbs[verb].name);
 }
 
+/* Management tools act on what a job says about itself: a job that went a way that is not in the table must not go on.
+ */
+static void check_transition(const struct job *job, enum job_status status)
+{
+    if (may_follow[job->status] & 1u << status)
+        return;
+    log_error("job '%s': went from '%s' to '%s', which is a mistake of this program", job->id,
+              job_status_name(job->status), job_status_name(status));
+    abort();
+}
+
 void job_set_status(struct job *job, enum job_status status)
 {
-    assert(may_follow[job->status] & 1u << status);
+    check_transition(job, status);
     job->status = status;
     if (job->set->events.status)
         job->set->events.status(job->set->events.user, job);

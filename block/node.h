@@ -28,6 +28,7 @@
 
 struct blockdev_options; /* qmp/schema/types.h */
 struct blockdev_ref;
+struct blockdev_ref_or_null;
 struct block_driver;
 struct loop;
 struct edge;
@@ -202,6 +203,11 @@ struct node *node_open_filter(const struct block_driver *driver, const char *nam
  * caller. YIELDS. On failure of the driver's open, the children are removed by the caller of open(). */
 struct edge *node_open_child(struct node *parent, const char *role, const struct blockdev_ref *ref, uint32_t perm,
                              uint32_t shared, struct error *err);
+
+/* The same for the option `backing`, with which users say that there is no such child: by null, or by an empty name.
+ * YIELDS. */
+bool node_open_backing(struct node *parent, const struct blockdev_ref_or_null *backing, uint32_t perm, uint32_t shared,
+                       struct error *err);
 
 void node_ref(struct node *node);
 void node_unref(struct node *node); /* YIELDS when it was the last one (flush, close) */

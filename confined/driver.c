@@ -270,22 +270,8 @@ static bool open_backing(struct node *node, struct error *err)
                     "'backing' (or null, to read zeroes in its place)",
                     state->facts.backing_name);
     }
-    struct blockdev_ref ref = {0};
-    switch (backing->kind) {
-    case BLOCKDEV_REF_OR_NULL_KIND_NULL: return true;
-    case BLOCKDEV_REF_OR_NULL_KIND_REFERENCE:
-        if (!*backing->u.reference)
-            return true;
-        ref.kind = BLOCKDEV_REF_KIND_REFERENCE;
-        ref.u.reference = backing->u.reference;
-        break;
-    case BLOCKDEV_REF_OR_NULL_KIND_DEFINITION:
-        ref.kind = BLOCKDEV_REF_KIND_DEFINITION;
-        ref.u.definition = backing->u.definition;
-        break;
-    }
     uint32_t shared = node->force_share ? BLOCK_PERM_ALL : BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE_UNCHANGED;
-    return node_open_child(node, "backing", &ref, BLOCK_PERM_CONSISTENT_READ, shared, err) ||
+    return node_open_backing(node, backing, BLOCK_PERM_CONSISTENT_READ, shared, err) ||
            fail_prefix(err, "backing file: ");
 }
 

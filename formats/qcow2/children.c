@@ -36,26 +36,6 @@ static bool open_data_file(struct node *node, struct qcow2 *q, struct error *err
     return q->data || fail_prefix(err, "external data file: ");
 }
 
-static bool open_backing_ref(struct node *node, const struct blockdev_ref_or_null *backing, uint32_t perm,
-                             uint32_t shared, struct error *err)
-{
-    struct blockdev_ref ref = {0};
-    switch (backing->kind) {
-    case BLOCKDEV_REF_OR_NULL_KIND_NULL: return true;
-    case BLOCKDEV_REF_OR_NULL_KIND_REFERENCE:
-        if (!*backing->u.reference)
-            return true;
-        ref.kind = BLOCKDEV_REF_KIND_REFERENCE;
-        ref.u.reference = backing->u.reference;
-        break;
-    case BLOCKDEV_REF_OR_NULL_KIND_DEFINITION:
-        ref.kind = BLOCKDEV_REF_KIND_DEFINITION;
-        ref.u.definition = backing->u.definition;
-        break;
-    }
-    return node_open_child(node, "backing", &ref, perm, shared, err) != NULL;
-}
-
 static bool open_backing(struct node *node, struct qcow2 *q, struct error *err)
 {
     const struct blockdev_options_qcow2 *options = &node->options->u.qcow2;
@@ -64,7 +44,7 @@ static bool open_backing(struct node *node, struct qcow2 *q, struct error *err)
     if (node->force_share)
         shared = BLOCK_PERM_ALL;
     if (options->backing)
-        return open_backing_ref(node, options->backing, perm, shared, err) || fail_prefix(err, "backing file: ");
+        return node_open_backing(node, options->backing, perm, shared, err) || fail_prefix(err, "backing file: ");
     if (!q->header.backing_name)
         return true;
     return node_open_child_by_name(node, "backing", q->header.backing_name, q->header.backing_format, perm, shared,
