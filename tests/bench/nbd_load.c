@@ -11,24 +11,13 @@
  * With --stamped the first 8 bytes of whatever is read must be its own offset (little endian), as the benchmark's
  * images have it: a server that is fast and wrong is found out.
  *
- *     nbd_load SOCKET EXPORT [--write] [--sequential] [--stamped] [--block N] [--depth N] [--connections N] [--seconds
- * S]
- *              [--operations N] [--span BYTES]
+ *     nbd_load SOCKET EXPORT [--write] [--sequential] [--stamped] [--block N] [--depth N] [--connections N]
+ *              [--seconds S] [--operations N] [--span BYTES]
  */
+#define _GNU_SOURCE
 #include <endian.h>
-#include <errno.h>
 #include <getopt.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
+#include "load.h"
 
 #define OPTION_MAGIC 0x49484156454f5054ull /* "IHAVEOPT" */
 #define OPTION_REPLY_MAGIC 0x0003e889045565a9ull
@@ -48,44 +37,22 @@ struct plan {
     const char *path, *export;
     bool write, sequential, stamped;
     uint32_t block, depth, connections;
-    double seconds;
-    uint64_t operations; /* a connection; 0: until the time is up */
-    uint64_t span;       /* 0: the whole export */
-    pthread_barrier_t start;
-    uint64_t end_ns;
+    uint64_t span; /* 0: the whole export */
+    struct timing timing;
 };
 
-enum { BUFFER = 256 << 10, SLOTS = 1024, LATENCIES = 4096 };
+enum { BUFFER = 256 << 10, SLOTS = 1024 };
 
 struct connection {
     struct plan *plan;
     pthread_t thread;
     int fd;
-    uint64_t size, random, next, issued, answered;
+    uint64_t size, random, next;
     uint64_t offsets[SLOTS], sent_ns[SLOTS];
     uint8_t *buffer, *outgoing;
     size_t used, filled, outgoing_size;
-    uint64_t finished_ns;
-    /* Latencies in 64 steps for every doubling: 1.1 % wide. */
-    uint64_t latency[LATENCIES];
+    struct tally tally;
 };
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("nbd_load: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static void send_all(struct connection *c, const void *data, size_t size)
 {
@@ -216,13 +183,7 @@ static void handshake(struct connection *c)
 
 static void connect_to_server(struct connection *c)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(c->plan->path) >= sizeof address.sun_path)
-        die("socket path too long");
-    strcpy(address.sun_path, c->plan->path);
-    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address))
-        die("%s: %s", c->plan->path, strerror(errno));
+    c->fd = connect_unix(c->plan->path);
     handshake(c);
     if (c->plan->span && c->plan->span < c->size)
         c->size = c->plan->span;
@@ -237,10 +198,7 @@ static uint64_t choose_offset(struct connection *c)
     uint64_t blocks = c->size / c->plan->block;
     if (c->plan->sequential)
         return c->next++ % blocks * c->plan->block;
-    c->random ^= c->random << 13;
-    c->random ^= c->random >> 7;
-    c->random ^= c->random << 17;
-    return c->random % blocks * c->plan->block;
+    return random_next(&c->random) % blocks * c->plan->block;
 }
 
 static void add_request(struct connection *c, uint32_t slot)
@@ -264,14 +222,7 @@ static void add_request(struct connection *c, uint32_t slot)
     }
     c->offsets[slot] = offset;
     c->sent_ns[slot] = now_ns();
-    c->issued++;
-}
-
-static void note_latency(struct connection *c, uint64_t ns)
-{
-    unsigned power = ns < 64 ? 6 : 63 - (unsigned)__builtin_clzll(ns);
-    unsigned index = (power - 6) * 64 + (unsigned)((ns >> (power - 6)) & 63);
-    c->latency[index < LATENCIES ? index : LATENCIES - 1]++;
+    c->tally.issued++;
 }
 
 static void check_stamp(struct connection *c, uint64_t offset, const uint8_t *data)
@@ -326,18 +277,12 @@ static int receive_reply(struct connection *c)
     return done ? (int)slot : -1;
 }
 
-static bool goes_on(const struct connection *c)
-{
-    return c->plan->operations ? c->issued < c->plan->operations : now_ns() < c->plan->end_ns;
-}
-
 static void *run(void *arg)
 {
     struct connection *c = arg;
-    pthread_barrier_wait(&c->plan->start); /* everybody is connected */
-    pthread_barrier_wait(&c->plan->start); /* the end is set */
+    timing_wait_for_start(&c->plan->timing);
     uint32_t in_flight = 0;
-    for (; in_flight < c->plan->depth && goes_on(c); in_flight++)
+    for (; in_flight < c->plan->depth && goes_on(&c->plan->timing, &c->tally); in_flight++)
         add_request(c, in_flight);
     while (in_flight) {
         send_all(c, c->outgoing, c->outgoing_size);
@@ -346,44 +291,17 @@ static void *run(void *arg)
             int slot = receive_reply(c);
             if (slot < 0)
                 continue;
-            note_latency(c, now_ns() - c->sent_ns[slot]);
-            c->answered++;
-            if (goes_on(c))
+            tally_answer(&c->tally, now_ns() - c->sent_ns[slot]);
+            if (goes_on(&c->plan->timing, &c->tally))
                 add_request(c, (uint32_t)slot);
             else
                 in_flight--;
         } while (in_flight && (!c->outgoing_size || c->filled - c->used >= 20 + c->plan->block));
     }
-    c->finished_ns = now_ns();
+    c->tally.finished_ns = now_ns();
     struct request bye = {.magic = htobe32(REQUEST_MAGIC), .type = htobe16(CMD_DISC)};
     send_all(c, &bye, sizeof bye);
     return NULL;
-}
-
-static double percentile(const uint64_t *latency, uint64_t total, double share)
-{
-    uint64_t seen = 0;
-    for (unsigned i = 0; i < LATENCIES; i++) {
-        seen += latency[i];
-        if ((double)seen >= share * (double)total)
-            return (double)((uint64_t)(64 + i % 64) << (i / 64)) / 1000.0;
-    }
-    return 0;
-}
-
-static void report(const struct connection *all, uint32_t count, uint64_t start_ns)
-{
-    static uint64_t latency[LATENCIES];
-    uint64_t answered = 0, finished = start_ns + 1;
-    for (uint32_t i = 0; i < count; i++) {
-        answered += all[i].answered;
-        finished = all[i].finished_ns > finished ? all[i].finished_ns : finished;
-        for (unsigned l = 0; l < LATENCIES; l++)
-            latency[l] += all[i].latency[l];
-    }
-    printf("{\"operations\": %llu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
-           (unsigned long long)answered, (double)(finished - start_ns) / 1e9, percentile(latency, answered, 0.5),
-           percentile(latency, answered, 0.99));
 }
 
 static void parse(struct plan *plan, int argc, char **argv)
@@ -403,8 +321,8 @@ static void parse(struct plan *plan, int argc, char **argv)
         case 'b': plan->block = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'd': plan->depth = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'n': plan->connections = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 't': plan->seconds = strtod(optarg, NULL); break;
-        case 'o': plan->operations = strtoull(optarg, NULL, 0); break;
+        case 't': plan->timing.seconds = strtod(optarg, NULL); break;
+        case 'o': plan->timing.operations = strtoull(optarg, NULL, 0); break;
         case 'S': plan->span = strtoull(optarg, NULL, 0); break;
         default: exit(2);
         }
@@ -417,15 +335,15 @@ static void parse(struct plan *plan, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct plan plan = {.block = 4096, .depth = 1, .connections = 1, .seconds = 1};
+    struct plan plan = {.block = 4096, .depth = 1, .connections = 1, .timing.seconds = 1};
     parse(&plan, argc, argv);
     struct connection *all = calloc(plan.connections, sizeof *all);
     if (!all)
         die("no memory");
-    pthread_barrier_init(&plan.start, NULL, plan.connections + 1);
+    timing_init(&plan.timing, plan.connections);
     for (uint32_t i = 0; i < plan.connections; i++) {
         struct connection *c = &all[i];
-        *c = (struct connection){.plan = &plan, .random = 0x9e3779b97f4a7c15ull * (i + 1), .buffer = malloc(BUFFER)};
+        *c = (struct connection){.plan = &plan, .random = random_seed(i), .buffer = malloc(BUFFER)};
         c->outgoing = calloc(plan.depth, sizeof(struct request) + (plan.write ? plan.block : 0));
         if (!c->buffer || !c->outgoing)
             die("no memory");
@@ -434,12 +352,15 @@ int main(int argc, char **argv)
         if (pthread_create(&c->thread, NULL, run, c))
             die("no thread");
     }
-    pthread_barrier_wait(&plan.start);
-    uint64_t start_ns = now_ns();
-    plan.end_ns = start_ns + (uint64_t)(plan.seconds * 1e9);
-    pthread_barrier_wait(&plan.start);
-    for (uint32_t i = 0; i < plan.connections; i++)
+    uint64_t start_ns = timing_start(&plan.timing);
+    struct tally *sum = calloc(1, sizeof *sum);
+    if (!sum)
+        die("no memory");
+    for (uint32_t i = 0; i < plan.connections; i++) {
         pthread_join(all[i].thread, NULL);
-    report(all, plan.connections, start_ns);
+        tally_add(sum, &all[i].tally);
+    }
+    tally_print(sum, start_ns);
+    puts("}");
     return 0;
 }

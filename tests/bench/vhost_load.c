@@ -10,26 +10,16 @@
  *     vhost_load SOCKET [--write] [--stamped] [--block N] [--depth N] [--queues N] [--seconds S] [--operations N]
  */
 #define _GNU_SOURCE /* memfd_create */
-#include <errno.h>
 #include <getopt.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <poll.h>
-#include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+#include "load.h"
 
 enum {
     GET_FEATURES = 1,
@@ -52,7 +42,7 @@ enum {
 #define P_CONFIG (1ull << 9)
 
 #define GUEST_BASE 0x80000000ull /* where the guest has the shared memory */
-enum { RING = 256, RING_BYTES = 32 << 10, LATENCIES = 4096 };
+enum { RING = 256, RING_BYTES = 32 << 10 };
 
 struct message {
     uint32_t request, flags, size;
@@ -80,12 +70,9 @@ enum { HEADER = 12, VERSION = 1, REPLY = 4 };
 struct plan {
     bool write, stamped;
     uint32_t block, depth, queues;
-    double seconds;
-    uint64_t operations; /* a queue; 0: until the time is up */
-    uint64_t capacity;   /* bytes */
+    uint64_t capacity; /* bytes */
     bool event_indices;
-    pthread_barrier_t start;
-    uint64_t end_ns;
+    struct timing timing;
 };
 
 struct queue {
@@ -96,26 +83,10 @@ struct queue {
     struct vring ring;
     uint16_t published, seen;
     int kick, call;
-    uint64_t random, issued, answered, finished_ns, kicks;
-    uint64_t offsets[RING], sent_ns[RING], latency[LATENCIES];
+    uint64_t random, kicks;
+    uint64_t offsets[RING], sent_ns[RING];
+    struct tally tally;
 };
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("vhost_load: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* --- the socket --- */
 
@@ -237,10 +208,7 @@ static void make_chain(struct queue *queue, uint32_t slot)
 static void add_request(struct queue *queue, uint32_t slot)
 {
     const struct plan *plan = queue->plan;
-    queue->random ^= queue->random << 13;
-    queue->random ^= queue->random >> 7;
-    queue->random ^= queue->random << 17;
-    uint64_t offset = queue->random % (plan->capacity / plan->block) * plan->block;
+    uint64_t offset = random_next(&queue->random) % (plan->capacity / plan->block) * plan->block;
     uint8_t *memory = queue->memory + RING_BYTES + slot * slot_bytes(plan);
     *(struct virtio_blk_outhdr *)memory =
         (struct virtio_blk_outhdr){.type = plan->write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN, .sector = offset / 512};
@@ -252,7 +220,7 @@ static void add_request(struct queue *queue, uint32_t slot)
     queue->offsets[slot] = offset;
     queue->sent_ns[slot] = now_ns();
     queue->ring.avail->ring[queue->published++ % RING] = (uint16_t)(slot * 3);
-    queue->issued++;
+    queue->tally.issued++;
 }
 
 /* Shows the back end what was added since `before`, and wakes it if it wants to be. */
@@ -285,13 +253,6 @@ static void wait_for_answer(struct queue *queue)
     }
 }
 
-static void note_latency(struct queue *queue, uint64_t ns)
-{
-    unsigned power = ns < 64 ? 6 : 63 - (unsigned)__builtin_clzll(ns);
-    unsigned index = (power - 6) * 64 + (unsigned)((ns >> (power - 6)) & 63);
-    queue->latency[index < LATENCIES ? index : LATENCIES - 1]++;
-}
-
 /* Returns the slot that the next used element is about. */
 static uint32_t take_answer(struct queue *queue)
 {
@@ -306,23 +267,16 @@ static uint32_t take_answer(struct queue *queue)
     if (queue->plan->stamped && !queue->plan->write && stamp != queue->offsets[slot])
         die("read at %#llx: the data are those of %#llx", (unsigned long long)queue->offsets[slot],
             (unsigned long long)stamp);
-    note_latency(queue, now_ns() - queue->sent_ns[slot]);
-    queue->answered++;
+    tally_answer(&queue->tally, now_ns() - queue->sent_ns[slot]);
     return slot;
-}
-
-static bool goes_on(const struct queue *queue)
-{
-    return queue->plan->operations ? queue->issued < queue->plan->operations : now_ns() < queue->plan->end_ns;
 }
 
 static void *run(void *arg)
 {
     struct queue *queue = arg;
-    pthread_barrier_wait(&queue->plan->start);
-    pthread_barrier_wait(&queue->plan->start);
+    timing_wait_for_start(&queue->plan->timing);
     uint32_t in_flight = 0;
-    for (; in_flight < queue->plan->depth && goes_on(queue); in_flight++)
+    for (; in_flight < queue->plan->depth && goes_on(&queue->plan->timing, &queue->tally); in_flight++)
         add_request(queue, in_flight);
     publish(queue, 0);
     while (in_flight) {
@@ -330,7 +284,7 @@ static void *run(void *arg)
         uint16_t before = queue->published, used = __atomic_load_n(&queue->ring.used->idx, __ATOMIC_ACQUIRE);
         while (queue->seen != used) {
             uint32_t slot = take_answer(queue);
-            if (goes_on(queue))
+            if (goes_on(&queue->plan->timing, &queue->tally))
                 add_request(queue, slot);
             else
                 in_flight--;
@@ -338,7 +292,7 @@ static void *run(void *arg)
         if (queue->published != before)
             publish(queue, before);
     }
-    queue->finished_ns = now_ns();
+    queue->tally.finished_ns = now_ns();
     return NULL;
 }
 
@@ -347,7 +301,7 @@ static void start_queue(int sock, struct queue *queue, uint32_t index)
     struct plan *plan = queue->plan;
     queue->kick = eventfd(0, EFD_CLOEXEC);
     queue->call = eventfd(0, EFD_CLOEXEC);
-    queue->random = 0x9e3779b97f4a7c15ull * (index + 1);
+    queue->random = random_seed(index);
     vring_init(&queue->ring, RING, queue->memory, 4096);
     for (uint32_t slot = 0; slot < plan->depth; slot++)
         make_chain(queue, slot);
@@ -361,33 +315,6 @@ static void start_queue(int sock, struct queue *queue, uint32_t index)
     tell_fd(sock, SET_VRING_CALL, index, queue->call);
     tell_fd(sock, SET_VRING_KICK, index, queue->kick);
     tell_state(sock, SET_VRING_ENABLE, index, 1);
-}
-
-static double percentile(const uint64_t *latency, uint64_t total, double share)
-{
-    uint64_t seen = 0;
-    for (unsigned i = 0; i < LATENCIES; i++) {
-        seen += latency[i];
-        if ((double)seen >= share * (double)total)
-            return (double)((uint64_t)(64 + i % 64) << (i / 64)) / 1000.0;
-    }
-    return 0;
-}
-
-static void report(const struct queue *queues, uint32_t count, uint64_t start_ns)
-{
-    static uint64_t latency[LATENCIES];
-    uint64_t answered = 0, kicks = 0, finished = start_ns + 1;
-    for (uint32_t i = 0; i < count; i++) {
-        answered += queues[i].answered;
-        kicks += queues[i].kicks;
-        finished = queues[i].finished_ns > finished ? queues[i].finished_ns : finished;
-        for (unsigned l = 0; l < LATENCIES; l++)
-            latency[l] += queues[i].latency[l];
-    }
-    printf("{\"operations\": %llu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"kicks\": %llu}\n",
-           (unsigned long long)answered, (double)(finished - start_ns) / 1e9, percentile(latency, answered, 0.5),
-           percentile(latency, answered, 0.99), (unsigned long long)kicks);
 }
 
 static const char *parse(struct plan *plan, int argc, char **argv)
@@ -409,8 +336,8 @@ static const char *parse(struct plan *plan, int argc, char **argv)
         case 'b': plan->block = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'd': plan->depth = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'q': plan->queues = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 't': plan->seconds = strtod(optarg, NULL); break;
-        case 'o': plan->operations = strtoull(optarg, NULL, 0); break;
+        case 't': plan->timing.seconds = strtod(optarg, NULL); break;
+        case 'o': plan->timing.operations = strtoull(optarg, NULL, 0); break;
         default: exit(2);
         }
     }
@@ -422,13 +349,9 @@ static const char *parse(struct plan *plan, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct plan plan = {.block = 4096, .depth = 1, .queues = 1, .seconds = 1};
+    struct plan plan = {.block = 4096, .depth = 1, .queues = 1, .timing.seconds = 1};
     const char *path = parse(&plan, argc, argv);
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
-    int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (sock < 0 || connect(sock, (struct sockaddr *)&address, sizeof address))
-        die("%s: %s", path, strerror(errno));
+    int sock = connect_unix(path);
     negotiate(sock, &plan);
 
     size_t size = plan.queues * queue_bytes(&plan);
@@ -442,7 +365,7 @@ int main(int argc, char **argv)
     struct message table = {.memory = {.count = 1, .guest = GUEST_BASE, .size = size, .user = (uintptr_t)memory}};
     send_message(sock, &table, SET_MEM_TABLE, 40, memory_fd);
 
-    pthread_barrier_init(&plan.start, NULL, plan.queues + 1);
+    timing_init(&plan.timing, plan.queues);
     for (uint32_t i = 0; i < plan.queues; i++) {
         size_t at = i * queue_bytes(&plan);
         queues[i] = (struct queue){.plan = &plan, .memory = memory + at, .guest = GUEST_BASE + at};
@@ -450,12 +373,16 @@ int main(int argc, char **argv)
         if (pthread_create(&queues[i].thread, NULL, run, &queues[i]))
             die("no thread");
     }
-    pthread_barrier_wait(&plan.start);
-    uint64_t start_ns = now_ns();
-    plan.end_ns = start_ns + (uint64_t)(plan.seconds * 1e9);
-    pthread_barrier_wait(&plan.start);
-    for (uint32_t i = 0; i < plan.queues; i++)
+    uint64_t start_ns = timing_start(&plan.timing), kicks = 0;
+    struct tally *sum = calloc(1, sizeof *sum);
+    if (!sum)
+        die("no memory");
+    for (uint32_t i = 0; i < plan.queues; i++) {
         pthread_join(queues[i].thread, NULL);
-    report(queues, plan.queues, start_ns);
+        tally_add(sum, &queues[i].tally);
+        kicks += queues[i].kicks;
+    }
+    tally_print(sum, start_ns);
+    printf(", \"kicks\": %llu}\n", (unsigned long long)kicks);
     return 0;
 }
