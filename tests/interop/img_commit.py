@@ -5,57 +5,22 @@
 # requires: qemu-img qemu-io cmp
 # timeout: 120
 """Random chains, made by the peer; each is committed by us and, as a copy, by the peer: afterwards both must be the same."""
-import json
 import random
 import shutil
 
-from image import check, equal, fail, img, run, their_img
+from chains import LAYERS, make_chain, make_raw, same, size_of
+from image import check, equal, img, img_json, run, their_img
 
 FIRST, COUNT = 1, 20
-LAYERS = ("a", "b", "c")
-
-
-def write_random(chance, name):
-    size = json.loads(run("qemu-img", "info", "--output=json", name).out)["virtual-size"]
-    words = []
-    for _ in range(chance.randrange(0, 12)):
-        offset = chance.randrange(0, size // 512) * 512
-        length = min(chance.randrange(1, 200) * 512, size - offset)
-        kind = chance.choice(["-z", f"-P {chance.randrange(1, 4)}", f"-P {chance.randrange(1, 4)}"])
-        words += ["-c", f"write {kind} {offset} {length}"]
-    if words:
-        run("qemu-io", "-f", "qcow2", *words, name)
-
-
-def make_chain(chance):
-    below = []
-    for name in LAYERS:
-        options = chance.choice([["-o", "extended_l2=on,cluster_size=64k"], ["-o", "cluster_size=4k"], [], ["-o", "cluster_size=128k"]])
-        run("qemu-img", "create", "-q", "-f", "qcow2", *options, *below, name, str(chance.randrange(1, 60) << 16))
-        below = ["-b", name, "-F", "qcow2"]
-        write_random(chance, name)
-
-
-def raw(name, to):
-    run("qemu-img", "convert", "-O", "raw", name, to)
-
-
-def same(one, other, what):
-    if run("cmp", one, other, status=None).status:
-        fail(f"{what}: contents differ")
-
-
-def size_of(name):
-    return json.loads(their_img("info", "--output=json", name).out)["virtual-size"]
 
 
 def data_in(name):
     """What the image itself holds."""
-    extents = json.loads(their_img("map", "--output=json", name).out)
+    extents = img_json("map", name, tool="qemu-img")
     return [extent for extent in extents if extent["depth"] == 0 and extent["present"]]
 
 
-def shrink_guest_view(chance):
+def copy_for_peer():
     for name in LAYERS:
         shutil.copy(name, "peer." + name)
     for upper, lower in (("peer.b", "peer.a"), ("peer.c", "peer.b")):
@@ -65,8 +30,8 @@ def shrink_guest_view(chance):
 for seed in range(FIRST, FIRST + COUNT):
     chance = random.Random(seed)
     make_chain(chance)
-    shrink_guest_view(chance)
-    raw("c", "before")
+    copy_for_peer()
+    make_raw("c", "before")
     deep = chance.random() < 0.4
     keep = chance.random() < 0.3
     words = (["-b", "a"] if deep else []) + (["-d"] if keep else []) + chance.choice([[], ["-f", "qcow2"], ["-t", "none"], ["-r", "1G"]])
@@ -74,12 +39,12 @@ for seed in range(FIRST, FIRST + COUNT):
     their_img("commit", *[word if word != "a" else "peer.a" for word in words], "peer.c")
     target = "a" if deep else "b"
     for name in ("c", target):
-        raw(name, "ours")
-        raw("peer." + name, "peer")
+        make_raw(name, "ours")
+        make_raw("peer." + name, "peer")
         same("ours", "peer", f"seed {seed}, commit {words}, {name}")
         run("qemu-img", "check", "-q", name)
         equal(size_of(name), size_of("peer." + name), f"seed {seed}, commit {words}: size of {name}")
-    raw("c", "after")
+    make_raw("c", "after")
     same("before", "after", f"seed {seed}, commit {words}: what the guest reads")
     if not keep and not deep:
         equal(data_in("c"), [], f"seed {seed}: the image was emptied")

@@ -5,47 +5,25 @@
 # requires: qemu-img qemu-io cmp
 # timeout: 120
 """Random chains, made and judged by the peer; each is put on no backing file, on a deeper one of its chain, or on a stranger."""
-import json
 import random
 
-from image import equal, fail, img, run
+from chains import make_chain, make_raw, random_size, same, write_random
+from image import equal, img, img_json, their_img
 
 FIRST, COUNT = 1, 25
-
-
-def write_random(chance, name):
-    size = json.loads(run("qemu-img", "info", "--output=json", name).out)["virtual-size"]
-    words = []
-    for _ in range(chance.randrange(0, 12)):
-        offset = chance.randrange(0, size // 512) * 512
-        length = min(chance.randrange(1, 200) * 512, size - offset)
-        kind = chance.choice(["-z", f"-P {chance.randrange(1, 4)}", f"-P {chance.randrange(1, 4)}"])
-        words += ["-c", f"write {kind} {offset} {length}"]
-    if words:
-        run("qemu-io", "-f", "qcow2", *words, name)
-
-
-def make_chain(chance):
-    below = []
-    for name in ("a", "b", "c"):
-        options = chance.choice([["-o", "extended_l2=on,cluster_size=64k"], ["-o", "cluster_size=4k"], [], ["-o", "cluster_size=128k"]])
-        run("qemu-img", "create", "-q", "-f", "qcow2", *options, *below, name, str(chance.randrange(1, 60) << 16))
-        below = ["-b", name, "-F", "qcow2"]
-    run("qemu-img", "create", "-q", "-f", "qcow2", "stranger", str(chance.randrange(1, 60) << 16))
-    for name in ("a", "b", "c", "stranger"):
-        write_random(chance, name)
 
 
 for seed in range(FIRST, FIRST + COUNT):
     chance = random.Random(seed)
     make_chain(chance)
-    run("qemu-img", "convert", "-O", "raw", "c", "before")
+    their_img("create", "-q", "-f", "qcow2", "stranger", random_size(chance))
+    write_random(chance, "stranger")
+    make_raw("c", "before")
     backing = chance.choice(["", "a", "stranger"])
     words = ["-b", backing] + (["-F", "qcow2"] if backing else []) + chance.choice([[], ["-c"]])
     img("rebase", *words, "c")
-    run("qemu-img", "convert", "-O", "raw", "c", "after")
-    if run("cmp", "before", "after", status=None).status:
-        fail(f"seed {seed}: rebase {words} changed the content")
-    run("qemu-img", "check", "-q", "c")
-    info = json.loads(run("qemu-img", "info", "--output=json", "c").out)
+    make_raw("c", "after")
+    same("before", "after", f"seed {seed}, rebase {words}")
+    their_img("check", "-q", "c")
+    info = img_json("info", "c", tool="qemu-img")
     equal(info.get("backing-filename", ""), backing, f"seed {seed}: name of the backing file")
