@@ -27,7 +27,7 @@ class Terminal:
             os.execv(command[0], command)
         self.seen = b""
 
-    def expect(self, text, seconds=120):
+    def expect(self, text, seconds=120 * int(os.environ.get("SPINDLE_TIMEOUT_FACTOR", "1"))):
         """Waits for text and drops everything up to it. What was seen before it is returned."""
         end = time.monotonic() + seconds
         while text not in self.seen:

@@ -21,6 +21,7 @@ import faults
 import vhost_user as v
 from image import BIN, OUR_IMG, content, img, io
 from nbd import FLUSH, FUA, TRIM, ZEROES, Nbd
+from patience import patience
 from qmp import Qmp
 
 DAEMON = os.path.join(BIN, "spindle-storage-daemon")
@@ -129,7 +130,7 @@ class Session:
         """Asks it to end; the exit status."""
         if self.alive and not self.qmp("query-named-block-nodes") and self.alive and not self.qmp("query-named-block-nodes"):
             try:
-                self.process.wait(1)  # it may be about to end
+                self.process.wait(patience(1))  # it may be about to end
             except subprocess.TimeoutExpired:
                 raise Wrong("does not answer any more") from None
         if self.alive and not self.qmp("quit") and self.alive:
@@ -306,7 +307,7 @@ def make_images():
 def image_problem(name, session):
     path, form = IMAGES.get(name, ("a", "qcow2"))
     if form == "qcow2":
-        checked = subprocess.run([OUR_IMG, "check", "-q", "-f", form, path], capture_output=True, timeout=60, check=False)
+        checked = subprocess.run([OUR_IMG, "check", "-q", "-f", form, path], capture_output=True, timeout=patience(60), check=False)
         if checked.returncode not in (0, 3):
             return f"check: {checked.returncode}: {(checked.stdout + checked.stderr).decode()[:400]}"
     img("convert", "-f", form, "-O", "raw", path, "after")

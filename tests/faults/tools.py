@@ -17,6 +17,7 @@ import time
 
 import faults
 from image import OUR_IMG, OUR_IO, content, img, io, write_file
+from patience import patience
 
 KIB, MIB = 1 << 10, 1 << 20
 BUDGET = 6  # orders a scenario, when sampling
@@ -38,7 +39,7 @@ class Scenario:
 
 
 def quietly(*words):
-    return subprocess.run([str(word) for word in words], capture_output=True, timeout=60, check=False)
+    return subprocess.run([str(word) for word in words], capture_output=True, timeout=patience(60), check=False)
 
 
 def check_problem(name, form="qcow2", leaks_allowed=True):
@@ -425,7 +426,7 @@ Scenario("io truncate", small, [OUR_IO, "-f", "qcow2", "-c", "truncate 3M", "-c"
 
 def execute(scenario, order, log):
     try:
-        done = subprocess.run(scenario.command, capture_output=True, timeout=60, env=faults.environment(log, order), stdin=subprocess.DEVNULL)
+        done = subprocess.run(scenario.command, capture_output=True, timeout=patience(60), env=faults.environment(log, order), stdin=subprocess.DEVNULL)
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     except subprocess.TimeoutExpired as late:
         return None, "", (late.stderr or b"").decode(errors="replace")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from patience import patience
 from qmp import Qmp
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -39,7 +40,7 @@ def check(condition, what):
 
 def run(action, *options, status=0, output=None):
     done = subprocess.run(command(action, "-display", "none", "-serial", "stdio", *options), stdin=subprocess.DEVNULL,
-                          capture_output=True, timeout=30)
+                          capture_output=True, timeout=patience(30))
     check(done.returncode == status, f"{action} {options}: status {done.returncode}, {done.stderr}")
     if output is not None:
         check(done.stdout == output, f"{action} {options}: {done.stdout}")
@@ -114,7 +115,7 @@ def test_stop_and_go():
         m.qmp.command("system_powerdown")
         m.qmp.event("POWERDOWN")
         m.qmp.command("quit")
-        check(m.process.wait(20) == 0, "quit")
+        check(m.process.wait(patience(20)) == 0, "quit")
 
 
 def test_shutdown_events():
@@ -129,7 +130,7 @@ def test_shutdown_events():
         m.qmp.event("SHUTDOWN")
         check(m.output() == b"start 1 intact\nstart 2 intact\n", m.output())
         m.process.send_signal(signal.SIGTERM)
-        check(m.process.wait(20) == 0, "SIGTERM")
+        check(m.process.wait(patience(20)) == 0, "SIGTERM")
 
 
 class Terminal:
@@ -225,7 +226,7 @@ def test_wrong_options():
     }
     for options, expected in cases.items():
         base = [] if "-bios" in options else ["-bios", "none"]
-        done = subprocess.run([PROGRAM, *base, "-display", "none", *options], capture_output=True, timeout=20)
+        done = subprocess.run([PROGRAM, *base, "-display", "none", *options], capture_output=True, timeout=patience(20))
         message = done.stderr.decode()
         check(done.returncode == 1, f"{options}: status {done.returncode} {message}")
         check(expected in message and message.startswith("spindle-system-riscv64: ") and message.count("\n") == 1,
@@ -235,7 +236,7 @@ def test_wrong_options():
 def test_help():
     for options, expected in {("-help",): "-kernel", ("-M", "help"): "virt", ("-cpu", "help"): "riscv64", ("-version",): "version",
                               ("-device", "help"): "virtio-blk-device", ("-device", "virtio-blk-device,help"): "queue-size"}.items():
-        done = subprocess.run([PROGRAM, *options], capture_output=True, timeout=20)
+        done = subprocess.run([PROGRAM, *options], capture_output=True, timeout=patience(20))
         check(done.returncode == 0 and expected in done.stdout.decode() and not done.stderr, f"{options}: {done}")
 
 

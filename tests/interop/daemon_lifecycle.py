@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from patience import patience
 from qmp import Program, Qmp
 
 DAEMON = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
@@ -16,7 +17,7 @@ CWD = os.getcwd()
 
 
 def run(*arguments, code=0):
-    result = subprocess.run([DAEMON, *arguments], capture_output=True, text=True, timeout=30)
+    result = subprocess.run([DAEMON, *arguments], capture_output=True, text=True, timeout=patience(30))
     assert result.returncode == code, (arguments, result)
     assert "usage" not in result.stderr.lower(), result.stderr
     return result.stdout if code == 0 else result.stderr
@@ -108,7 +109,7 @@ def ends_with_clients():
                 qmp.command("quit")
             else:
                 daemon.send_signal(end)
-            assert daemon.wait(10) == 0, end
+            assert daemon.wait(patience(10)) == 0, end
         assert not os.path.exists("end.sock") and not os.path.exists("v.sock")
 
 

@@ -8,6 +8,8 @@
 import os
 import subprocess
 
+from patience import patience
+
 OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-io")
 RULES = {
     "one.cfg": '# a comment\n[inject-error]\nevent = "read_aio"\nerrno = "28"\nonce = "on"\n',
@@ -39,7 +41,7 @@ def told(program, arguments, commands):
     for name in ("disk", "base"):
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", name, "1M"], check=True)
     line = [program, *(part for command in commands for part in ("-c", command)), *arguments]
-    result = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+    result = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=patience(30))
     starts = ("wrote", "read", "write", "discard", "aio", "blkdebug:", "Could not")
     lines = [line.split(":")[0] if line.startswith("Could not") else line for line in result.stdout.splitlines() if line.startswith(starts)]
     return [line for line in lines if "Could not open" not in line], result.returncode != 0 and "open" in result.stdout

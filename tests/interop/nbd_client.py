@@ -12,6 +12,7 @@ import subprocess
 import time
 
 from image import BIN, check, equal, img, img_json, io, run
+from patience import patience
 from qmp import Program, Qmp
 
 
@@ -31,7 +32,7 @@ def serve(*words, path):
 
 def stop(process):
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait(timeout=patience(20))
 
 
 img("create", "-q", "-f", "raw", "a.raw", "8M")
@@ -84,7 +85,7 @@ stop(server)
 late = subprocess.Popen(["sh", "-c", "sleep 1; exec qemu-nbd -t -f raw -k $PWD/late a.raw"])
 atexit.register(late.kill)
 place = "driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=late"
-img("info", "--image-opts", place + ",file.open-timeout=20")
+img("info", "--image-opts", place + ",file.open-timeout=patience(20)")
 reader = subprocess.Popen([os.path.join(BIN, "spindle-io"), "--image-opts", "-c", "read -P 5 1M 64k", "-c", "sleep 1500", "-c", "write -P 4 0 64k", "-c", "flush",
                            "-c", "read -P 4 0 64k", place + ",file.reconnect-delay=30"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 time.sleep(0.5)
@@ -95,7 +96,7 @@ if os.path.exists("late"):
     os.unlink("late")
 time.sleep(1.5)
 again = serve("qemu-nbd", "-t", "-f", "raw", "-k", "late", "a.raw", path="late")
-out, _ = reader.communicate(timeout=40)
+out, _ = reader.communicate(timeout=patience(40))
 check(reader.returncode == 0, f"requests did not wait for the server: {out.decode()}")
 stop(again)
 io("a.raw", "read -P 4 0 64k")

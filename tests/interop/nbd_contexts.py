@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 
+from patience import patience
 from qmp import Program, Qmp
 
 BIN = os.environ["SPINDLE_BIN"]
@@ -17,7 +18,7 @@ HERE = os.getcwd()
 
 
 def run(*command, good=True):
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=patience(60))
     assert (result.returncode == 0) == good, (command, result.returncode, result.stdout, result.stderr)
     return result.stdout if good else result.stderr
 
@@ -95,8 +96,8 @@ with Program([f"{BIN}/spindle-storage-daemon", "--chardev", "socket,id=m,path=qm
     assert second.poll() is None, "a second client came in where one is allowed"
     assert int(run("nbdinfo", "--size", uri("one.sock", "disk"))) == 16 << 20
     hold.stdin.close()
-    hold.wait(20)
-    assert second.wait(20) == 0
+    hold.wait(patience(20))
+    assert second.wait(patience(20)) == 0
     qmp.command("nbd-server-stop", {"id": "second"})
     assert [e["id"] for e in qmp.command("query-block-exports")] == ["e"]
     qmp.error("block-export-add", writer)

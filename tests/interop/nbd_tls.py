@@ -13,6 +13,7 @@ import struct
 import subprocess
 import time
 
+from patience import patience
 from qmp import Program, Qmp, QmpError
 
 BIN = os.environ["SPINDLE_BIN"]
@@ -21,7 +22,7 @@ SIZE = 8 << 20
 
 
 def run(*command, good=True, **more):
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), **more)
     assert (result.returncode == 0) == good, (command, result.returncode, result.stdout, result.stderr)
     return result.stdout if good else result.stdout + result.stderr
 
@@ -162,7 +163,7 @@ with daemon:
         time.sleep(1)
         client.stdin.close()
         output = client.stdout.read()
-        client.wait(20)
+        client.wait(patience(20))
         near.close()
         far.close()
         listener.close()

@@ -12,6 +12,7 @@ import subprocess
 import time
 
 from image import BIN, check, content, equal, img, io, run
+from patience import patience
 
 NBD = os.path.join(BIN, "spindle-nbd")
 
@@ -37,7 +38,7 @@ class Server:
 
     def ended(self, status=0):
         try:
-            _, error = self.process.communicate(timeout=20)
+            _, error = self.process.communicate(timeout=patience(20))
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise SystemExit("FAILED: the server does not end") from None
@@ -117,7 +118,7 @@ shell = f'exec 3<&{listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "
 process = subprocess.Popen(["bash", "-c", shell, "shell", NBD, "-f", "qcow2", "a.qcow2"], pass_fds=[listener.fileno()], stderr=subprocess.PIPE)
 atexit.register(process.kill)
 run("qemu-io", "-r", "-f", "raw", "-c", "read -P 9 0 64k", uri("passed"))
-_, error = process.communicate(timeout=20)
+_, error = process.communicate(timeout=patience(20))
 equal((process.returncode, error), (0, b""), "socket activation")
 
 for words, text in ((["-e", "x", "a.raw"], "Invalid shared device number 'x'"), ([], "Expecting one image file name"),

@@ -12,6 +12,7 @@ import subprocess
 import time
 
 from image import OUR_IMG, check, equal, fail, img, img_json, run, their_img, their_io
+from patience import patience
 from qmp import Program, Qmp, QmpError
 
 DAEMON = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
@@ -159,7 +160,7 @@ def in_the_daemon():
         except QmpError as error:
             check("cannot be written" in str(error), str(error))
         qmp.command("quit")
-        equal(process.wait(20), 0, "status of the daemon")
+        equal(process.wait(patience(20)), 0, "status of the daemon")
         for _ in range(100):  # its parent's parent may take its time to bury it
             if not os.path.exists(f"/proc/{first}") or status_of(first)["State"].startswith("Z"):
                 break

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 from image import OUR_IO, check, equal, img, run
+from patience import patience
 from qmp import Qmp
 
 BIN = os.environ["SPINDLE_BIN"]
@@ -42,7 +43,7 @@ def with_monitor(program, arguments, look, **options):
         qmp = Qmp.connect(path)
         look(process.pid, **options)
         qmp.command("quit")
-        equal(process.wait(30), 0, f"status of {program}")
+        equal(process.wait(patience(30)), 0, f"status of {program}")
     finally:
         process.kill()
         process.wait()
@@ -74,7 +75,7 @@ for _ in range(200):
         break
     time.sleep(0.05)
 look_at(tool.pid, "a tool")
-tool.communicate(b"quit\n", timeout=30)
+tool.communicate(b"quit\n", timeout=patience(30))
 equal(tool.returncode, 0, "status of a tool")
 
 for program, option in ((DAEMON, "--sandbox"), (EMULATOR, "-sandbox")):

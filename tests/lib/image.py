@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+from patience import patience
+
 BIN = os.environ["SPINDLE_BIN"]
 OUR_IMG = os.path.join(BIN, "spindle-img")
 OUR_IO = os.path.join(BIN, "spindle-io")
@@ -24,7 +26,7 @@ class Result:
 def run(*command, status=0, **options):
     """Runs a command; `status` is what it must return, None for anything but a crash."""
     command = [str(word) for word in command]
-    process = subprocess.run(command, capture_output=True, timeout=100, **options)
+    process = subprocess.run(command, capture_output=True, timeout=patience(100), **options)
     process.stdout = process.stdout.decode(errors="surrogateescape")  # not by text=True, which would change "\r"
     process.stderr = process.stderr.decode(errors="surrogateescape")
     result = Result(command, process)

@@ -7,6 +7,8 @@
 import socket
 import struct
 
+from patience import patience
+
 READ, WRITE, DISCONNECT, FLUSH, TRIM, CACHE, ZEROES, STATUS = range(8)
 FUA, NO_HOLE = 1, 2
 OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_INFO, OPT_GO, OPT_STRUCTURED = 1, 2, 3, 6, 7, 8
@@ -26,7 +28,7 @@ class Nbd:
 
     def __init__(self, path, name=None, timeout=20):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(patience(timeout))
         self.sock.connect(path)
         if name is not None:
             self.handshake(name)

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import time
 
+from patience import patience
+
 
 class QmpError(Exception):
     """An error answer; `kind` is the error class."""
@@ -34,7 +36,7 @@ class Qmp:
     @classmethod
     def connect(cls, path, timeout=20, **options):
         """Waits for the socket to appear: the program may just have been started."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience(timeout)
         while True:
             sock = socket.socket(socket.AF_UNIX)
             try:
@@ -59,7 +61,7 @@ class Qmp:
             data = data[os.write(self.write_fd, data):]
 
     def line(self):
-        end = time.monotonic() + self.timeout
+        end = time.monotonic() + patience(self.timeout)
         while b"\n" not in self.pending:
             ready = select.select([self.read_fd], [], [], max(0, end - time.monotonic()))[0]
             data = os.read(self.read_fd, 65536) if ready else None

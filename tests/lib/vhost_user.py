@@ -18,6 +18,8 @@ import socket
 import struct
 import time
 
+from patience import patience
+
 (GET_FEATURES, SET_FEATURES, SET_OWNER, RESET_OWNER, SET_MEM_TABLE, SET_LOG_BASE, SET_LOG_FD, SET_VRING_NUM, SET_VRING_ADDR,
  SET_VRING_BASE, GET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR, GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES,
  GET_QUEUE_NUM, SET_VRING_ENABLE) = range(1, 19)
@@ -130,7 +132,7 @@ class Queue:
 
     def wait(self, slots, timeout=20):
         """Status bytes of these requests, when all are done."""
-        end, done, missing = time.monotonic() + timeout, {}, set(slots)
+        end, done, missing = time.monotonic() + patience(timeout), {}, set(slots)
         while True:
             done.update(self.collect())
             if missing <= done.keys():
@@ -158,7 +160,7 @@ class FrontEnd:
         self.ram = mmap.mmap(self.memory_fd, RAM)
         self.words = memoryview(self.ram).cast("H")
         self.queues, self.inflight_fd, self.inflight = [], None, None
-        self.timeout = timeout
+        self.timeout = patience(timeout)
         self.sock = None
         if path:
             self.connect(path)

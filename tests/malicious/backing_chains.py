@@ -10,13 +10,15 @@ import struct
 import subprocess
 import sys
 
+from patience import patience
+
 IMG = os.path.join(os.environ["SPINDLE_BIN"], "spindle-img")
 IO = os.path.join(os.environ["SPINDLE_BIN"], "spindle-io")
 failures = []
 
 
 def run(*command):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=50)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=patience(50))
 
 
 def qcow2(name, backing=None, backing_format=None):

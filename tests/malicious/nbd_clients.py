@@ -11,6 +11,7 @@ import struct
 import subprocess
 import threading
 import time
+from patience import patience
 from qmp import Program, Qmp
 
 DAEMON = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
@@ -27,7 +28,7 @@ def exactly(sock, size):
     return data
 
 
-def connect(path="nbd", timeout=20):
+def connect(path="nbd", timeout=patience(20)):
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(timeout)
     sock.connect(path)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import time
 import vhost_user as v
+from patience import patience
 
 DAEMON = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 PATH, OTHER = "bad.sock", "good.sock"
@@ -243,4 +244,4 @@ with v.FrontEnd(OTHER) as good:
         print(open("daemon.log", errors="replace").read()[-3000:])
         raise
 daemon.terminate()
-assert daemon.wait(20) == 0, open("daemon.log", errors="replace").read()[-3000:]
+assert daemon.wait(patience(20)) == 0, open("daemon.log", errors="replace").read()[-3000:]

@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import vhost_user as v
+from patience import patience
 
 DAEMON = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 PATH = "v.sock"
@@ -167,4 +168,4 @@ except BaseException:
     print(open("daemon.log", errors="replace").read()[-3000:])
     raise
 daemon.terminate()
-assert daemon.wait(20) == 0, open("daemon.log", errors="replace").read()[-3000:]
+assert daemon.wait(patience(20)) == 0, open("daemon.log", errors="replace").read()[-3000:]

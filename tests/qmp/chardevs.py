@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 
+from patience import patience
 from qmp import Program, Qmp
 
 BIN = os.environ["SPINDLE_BIN"]
@@ -36,7 +37,7 @@ def secure(port, who):
     context = ssl.create_default_context(cafile="ca-cert.pem")
     if who:
         context.load_cert_chain(f"{who}-cert.pem", f"{who}-key.pem")
-    return context.wrap_socket(socket.create_connection(("localhost", port), timeout=10), server_hostname="localhost")
+    return context.wrap_socket(socket.create_connection(("localhost", port), timeout=patience(10)), server_hostname="localhost")
 
 
 def is_let_in(port, who):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 
+from patience import patience
 from qmp import Program, Qmp
 
 DAEMON = os.environ.get("QMP_TEST_DAEMON") or os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
@@ -89,14 +90,14 @@ def test_sockets():
         again.command("qmp_capabilities")
         again.command("query-version")
         two.command("quit")
-        assert daemon.wait(20) == 0
+        assert daemon.wait(patience(20)) == 0
         assert not os.path.exists("one.sock"), "the socket's path is left behind"
 
 
 def test_stdio():
     arguments = [DAEMON, "--chardev", "stdio,id=c", "--monitor", "chardev=c,pretty=on"]
     text = '{"execute": "qmp_capabilities"} {"execute": "query-version", "id": 1}\n{"execute": "quit"}'
-    done = subprocess.run(arguments, input=text, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(arguments, input=text, capture_output=True, text=True, timeout=patience(30), check=True)
     decoder, rest, values = json.JSONDecoder(), done.stdout.strip(), []
     assert '\n    "QMP": {\n        "version": {' in rest, rest
     while rest:
@@ -114,7 +115,7 @@ def test_inherited_socket():
     arguments = [DAEMON, "--chardev", f"socket,id=c,fd={listener.fileno()},server=on,wait=off", "--monitor", "c"]
     with Program(arguments, pass_fds=[listener.fileno()]) as daemon:
         Qmp.connect("inherited.sock").command("quit")
-        assert daemon.wait(20) == 0
+        assert daemon.wait(patience(20)) == 0
 
 
 test_sockets()

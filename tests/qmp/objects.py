@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 
+from patience import patience
 from qmp import Program, Qmp
 
 DAEMON = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
@@ -71,8 +72,8 @@ with Program([DAEMON, "--chardev", "socket,id=m,path=qmp.sock,server=on,wait=off
     assert "there is no object 'az'" in str(qmp.error("object-del", {"id": "az"}))
     assert len(qmp.command("qom-list", {"path": "/objects"})) == 1
 
-result = subprocess.run([DAEMON, "--object", "secret,id=s,file=missing"], capture_output=True, text=True, timeout=20)
+result = subprocess.run([DAEMON, "--object", "secret,id=s,file=missing"], capture_output=True, text=True, timeout=patience(20))
 assert result.returncode == 1 and "cannot open 'missing'" in result.stderr, result.stderr
-help_text = subprocess.run([DAEMON, "--object", "help"], capture_output=True, text=True, timeout=20).stdout
+help_text = subprocess.run([DAEMON, "--object", "help"], capture_output=True, text=True, timeout=patience(20)).stdout
 assert "tls-creds-psk" in help_text and "authz-listfile" in help_text, help_text
 print("good")

@@ -6,6 +6,7 @@
 # timeout: 120
 """SIGTERM while each kind of job is at work and a guest writes: the daemon ends by itself, with 0, and the images are right."""
 from jobs import Daemon, Guest, check, make, run
+from patience import patience
 
 COMMANDS = {
     "blockdev-backup": {"target": "copy", "sync": "full"},
@@ -31,7 +32,7 @@ for command, options in COMMANDS.items():
         daemon.do(command, job_id="job", device="disk", speed=1, **options)
         guest.progress(20)
         daemon.process.terminate()
-        code = daemon.process.wait(60)
+        code = daemon.process.wait(patience(60))
         assert code == 0, f"{command}: ended with {code}"
         guest.stopping = True
         guest.thread.join()

@@ -12,6 +12,8 @@ import struct
 import subprocess
 import sys
 
+from patience import patience
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "fuzz"))
 from generate import CODE_BASE, CODE_SIZE, LEFT_OUT, MEMORY, STATE_SIZE, generate, tables  # noqa: E402
@@ -28,13 +30,13 @@ def build(name, *options):
 
 def run_oracle():
     return subprocess.run(["qemu-riscv64", "-cpu", "rv64,zba=true,zbb=true,zbs=true", "./linux.elf"], check=True,
-                          capture_output=True, timeout=60).stdout
+                          capture_output=True, timeout=patience(60)).stdout
 
 
 def run_machine(translate):
     environment = dict(os.environ, SPINDLE_TRANSLATE=translate, SPINDLE_COVERAGE="coverage")
     subprocess.run([MACHINE, "-M", "virt", "-m", "256", "-bios", "none", "-kernel", "bare.elf", "-display", "none",
-                    "-monitor", "none", "-serial", "file:out.bin"], check=True, env=environment, timeout=60)
+                    "-monitor", "none", "-serial", "file:out.bin"], check=True, env=environment, timeout=patience(60))
     with open("out.bin", "rb") as out:
         return out.read()
 

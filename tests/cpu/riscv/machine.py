@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 
+from patience import patience
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 MACHINE = os.environ.get("SPINDLE_MACHINE") or os.path.join(os.environ["SPINDLE_BIN"], "spindle-system-riscv64")
 ORACLE = shutil.which("qemu-system-riscv64")
@@ -36,7 +38,7 @@ def run(program, image, smp, translate=""):
     command = [program, "-M", "virt", "-smp", smp, "-m", "256", "-bios", "none", "-kernel", image, "-display", "none", "-serial", "none",
                "-monitor", "none"]
     try:
-        return subprocess.run(command, env=dict(os.environ, SPINDLE_TRANSLATE=translate), timeout=30).returncode
+        return subprocess.run(command, env=dict(os.environ, SPINDLE_TRANSLATE=translate), timeout=patience(30)).returncode
     except subprocess.TimeoutExpired:
         return "hangs"
 
