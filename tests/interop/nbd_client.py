@@ -85,7 +85,7 @@ stop(server)
 late = subprocess.Popen(["sh", "-c", "sleep 1; exec qemu-nbd -t -f raw -k $PWD/late a.raw"])
 atexit.register(late.kill)
 place = "driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=late"
-img("info", "--image-opts", place + ",file.open-timeout=patience(20)")
+img("info", "--image-opts", place + f",file.open-timeout={patience(20)}")
 reader = subprocess.Popen([os.path.join(BIN, "spindle-io"), "--image-opts", "-c", "read -P 5 1M 64k", "-c", "sleep 1500", "-c", "write -P 4 0 64k", "-c", "flush",
                            "-c", "read -P 4 0 64k", place + ",file.reconnect-delay=30"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 time.sleep(0.5)
