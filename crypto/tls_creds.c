@@ -248,7 +248,7 @@ struct object *tls_creds_hold(struct object_set *set, const char *id, enum tls_c
                      is_server ? "client" : "server", is_server ? "server" : "client");
 }
 
-bool tls_creds_are_x509(const struct object *creds)
+bool tls_creds_verify_name(const struct object *creds)
 {
-    return creds->kind == &tls_creds_x509_kind;
+    return creds->kind == &tls_creds_x509_kind && tls_creds_state(creds)->verify_peer;
 }

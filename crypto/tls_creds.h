@@ -14,7 +14,7 @@ extern const struct object_kind tls_creds_anon_kind, tls_creds_psk_kind, tls_cre
 struct object *tls_creds_hold(struct object_set *set, const char *id, enum tls_creds_endpoint endpoint,
                               struct error *err);
 
-/* Does the peer prove who it is with certificates, so that a client has to know the server's name? */
-bool tls_creds_are_x509(const struct object *creds);
+/* Is the server's certificate verified, so that a client has to know the name it must be for? */
+bool tls_creds_verify_name(const struct object *creds);
 
 #endif

@@ -240,9 +240,6 @@ struct nbd_client *client_new(struct loop *loop, const struct nbd_client_setting
     own->host = xstrdup(settings->host);
     own->port = xstrdup(settings->port);
     own->export = xstrdup(settings->export ? settings->export : "");
-    own->certificates = xstrdup(settings->certificates);
-    own->psk_file = xstrdup(settings->psk_file);
-    own->psk_user = xstrdup(settings->psk_user);
     own->contexts = NULL;
     for (unsigned i = 0; settings->contexts && i < MAX_CONTEXTS && settings->contexts[i]; i++)
         client->contexts[i] = xstrdup(settings->contexts[i]);
@@ -254,6 +251,7 @@ struct nbd_client *client_new(struct loop *loop, const struct nbd_client_setting
     client->open_deadline_ns = loop_now_ns(loop) + settings->open_timeout_ns;
     list_init(&client->waiting);
     list_init(&client->completed);
+    co_group_init(&client->relays);
     for (unsigned i = 0; i < MAX_LINKS; i++)
         link_init(&client->links[i], client);
     client->link_count = 1;
@@ -263,12 +261,14 @@ struct nbd_client *client_new(struct loop *loop, const struct nbd_client_setting
 void nbd_client_close(struct nbd_client *client)
 {
     struct nbd_client_settings *own = &client->settings;
-    for (unsigned i = 0; i < MAX_LINKS; i++)
+    for (unsigned i = 0; i < MAX_LINKS; i++) {
         link_close(&client->links[i]);
+        error_clear(&client->links[i].why);
+    }
     loop_timer_cancel(&client->patience);
     loop_timer_cancel(&client->settle);
-    const char *const owned[] = {own->name,   own->path,         own->host,     own->port,
-                                 own->export, own->certificates, own->psk_file, own->psk_user};
+    co_group_wait(&client->relays);
+    const char *const owned[] = {own->name, own->path, own->host, own->port, own->export};
     for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
         free((char *)owned[i]);
     for (unsigned i = 0; client->contexts[i]; i++)
@@ -327,17 +327,4 @@ void client_opened(struct nbd_client *client, struct error *failure)
 const struct nbd_client_facts *nbd_client_facts(const struct nbd_client *client)
 {
     return &client->facts;
-}
-
-bool nbd_client_is_connected(const struct nbd_client *client)
-{
-    return nbd_client_connections(client) != 0;
-}
-
-unsigned nbd_client_connections(const struct nbd_client *client)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < client->link_count; i++)
-        count += client->links[i].state == LINK_UP;
-    return count;
 }

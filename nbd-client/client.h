@@ -11,7 +11,8 @@
  * What a restart of the server cannot hide: writes that the old server had answered but not yet stored may be missing
  * in the new one, as after a power cut. NBD has no way to learn of that.
  *
- * Everything here belongs to the loop's thread and does not yield. Protocol: "The NBD protocol" (NetworkBlockDevice).
+ * Everything here belongs to the loop's thread and does not yield, where it does not say so. Protocol: "The NBD
+ * protocol" (NetworkBlockDevice).
  */
 #ifndef NBD_CLIENT_CLIENT_H
 #define NBD_CLIENT_CLIENT_H
@@ -24,22 +25,29 @@
 #include "base/list.h"
 
 struct loop;
+struct stream;
 struct nbd_client;
 struct nbd_link;
 
+/* TLS is the craft of whoever has the credentials. `begin` makes an encrypted stream of one that is ready for it, takes
+ * it over in any case, and returns NULL and an error when the two sides do not come together; `end` says goodbye to the
+ * server. Both YIELD. */
+struct nbd_client_tls {
+    struct stream *(*begin)(void *user, struct stream *plain, struct error *err);
+    void (*end)(struct stream *stream);
+    void *user;
+};
+
 struct nbd_client_settings {
-    const char *name;            /* for messages: "disk 'd0'", "node 'n'" */
-    const char *path;            /* of a UNIX socket; NULL: TCP */
-    const char *host, *port;     /* of a TCP server */
-    const char *export;          /* name of the export; NULL: "" */
-    const char *certificates;    /* TLS with X.509: folder with ca-cert.pem, client-cert.pem, client-key.pem */
-    const char *psk_file;        /* TLS with pre-shared keys: file with USER:KEY lines */
-    const char *psk_user;        /* NULL: "qemu" */
-    bool no_verify_peer;         /* do not check the server's certificate */
-    const char *const *contexts; /* metadata contexts to ask for, NULL-terminated; NULL: none */
-    unsigned max_connections;    /* 0: 4 */
-    uint64_t open_timeout_ns;    /* try to connect for so long; 0: once */
-    bool has_patience;           /* calls wait for a server that is gone no longer than patience_ns, then fail */
+    const char *name;                 /* for messages: "disk 'd0'", "node 'n'" */
+    const char *path;                 /* of a UNIX socket; NULL: TCP */
+    const char *host, *port;          /* of a TCP server */
+    const char *export;               /* name of the export; NULL: "" */
+    const struct nbd_client_tls *tls; /* NULL: none. Lives as long as the client; not for nbd_client_open() */
+    const char *const *contexts;      /* metadata contexts to ask for, NULL-terminated; NULL: none */
+    unsigned max_connections;         /* 0: 4 */
+    uint64_t open_timeout_ns;         /* try to connect for so long; 0: once */
+    bool has_patience;                /* calls wait for a server that is gone no longer than patience_ns, then fail */
     uint64_t patience_ns;
     bool is_final; /* a server that is gone is gone for good */
     /* The server was looked at again after a reconnect: facts may be others. NULL: does not matter. */
@@ -51,7 +59,7 @@ struct nbd_client_settings {
 struct nbd_client_facts {
     uint64_t size;                                          /* bytes */
     uint32_t block_minimum, block_preferred, block_maximum; /* 0: it did not say */
-    bool read_only, can_flush, can_fua, can_trim, can_zero, can_fast_zero, can_cache, can_multi_conn, uses_tls;
+    bool read_only, can_flush, can_fua, can_trim, can_zero, can_fast_zero, can_cache, can_multi_conn;
     uint32_t contexts; /* bit i: it has context i of the settings */
 };
 
@@ -94,18 +102,15 @@ struct nbd_client *nbd_client_open(struct loop *loop, const struct nbd_client_se
 struct nbd_client *nbd_client_start(struct loop *loop, const struct nbd_client_settings *settings,
                                     void (*opened)(void *user, struct error *failure));
 
-/* Nothing may be in flight. Tells the server. */
+/* Nothing may be in flight. Tells the server. With TLS: YIELDS, for two seconds at most. */
 void nbd_client_close(struct nbd_client *client);
 
 const struct nbd_client_facts *nbd_client_facts(const struct nbd_client *client);
-bool nbd_client_is_connected(const struct nbd_client *client);
-unsigned nbd_client_connections(const struct nbd_client *client); /* that are up */
 void nbd_client_submit(struct nbd_client *client, struct nbd_call *call);
 /* Calls that wait for the server fail now, and so do later ones that would have to. */
 void nbd_client_give_up(struct nbd_client *client);
 
-/* What a server has: `begin` is told how many exports there are, then `tell` each of them. Blocks the thread: for
- * tools. */
+/* What a server has: `begin` is told how many exports there are, then `tell` each of them. YIELDS. */
 struct nbd_listed_export {
     const char *name, *description; /* description NULL: none */
     bool is_known;                  /* the server described it: the rest is valid */

@@ -86,7 +86,6 @@ void link_describe(struct nbd_client *client, struct nbd_handle *nbd)
         .can_fast_zero = nbd_can_fast_zero(nbd) > 0,
         .can_cache = nbd_can_cache(nbd) > 0,
         .can_multi_conn = nbd_can_multi_conn(nbd) > 0,
-        .uses_tls = nbd_get_tls_negotiated(nbd) > 0,
     };
     for (unsigned i = 0; client->contexts[i]; i++) {
         if (nbd_can_meta_context(nbd, client->contexts[i]) > 0)
@@ -147,23 +146,13 @@ static void on_event(void *arg, uint32_t events)
 
 /* Making and losing ---------------------------------------------------------------------------------------------- */
 
-static bool set_tls(const struct nbd_client_settings *settings, struct nbd_handle *nbd)
-{
-    if (!settings->certificates && !settings->psk_file)
-        return true;
-    return nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) == 0 && nbd_set_tls_verify_peer(nbd, !settings->no_verify_peer) == 0 &&
-           (!settings->certificates || nbd_set_tls_certificates(nbd, settings->certificates) == 0) &&
-           (!settings->psk_file || (nbd_set_tls_psk_file(nbd, settings->psk_file) == 0 &&
-                                    nbd_set_tls_username(nbd, settings->psk_user ? settings->psk_user : "qemu") == 0));
-}
-
 struct nbd_handle *link_new_handle(const struct nbd_client *client)
 {
     const struct nbd_client_settings *settings = &client->settings;
     struct nbd_handle *nbd = nbd_create();
     /* What a failed read leaves in the caller's buffers needs no clearing first. */
     bool ok = nbd && nbd_set_export_name(nbd, settings->export) == 0 && nbd_set_handle_name(nbd, settings->name) == 0 &&
-              nbd_set_pread_initialize(nbd, false) == 0 && set_tls(settings, nbd);
+              nbd_set_pread_initialize(nbd, false) == 0;
     for (unsigned i = 0; ok && client->contexts[i]; i++)
         ok = nbd_add_meta_context(nbd, client->contexts[i]) == 0;
     if (ok)
@@ -172,11 +161,17 @@ struct nbd_handle *link_new_handle(const struct nbd_client *client)
     return NULL;
 }
 
-static bool fail_connect(const struct nbd_client *client, struct error *err)
+/* The relay knows better than libnbd, which sees no more than an end. */
+bool link_fail(struct nbd_link *link, struct error *err)
 {
+    const char *name = link->client->settings.name;
     int code = nbd_get_errno();
     const char *text = nbd_get_error();
-    return fail(err, code ? code : EIO, "%s: cannot connect to the NBD server: %s", client->settings.name,
+    if (error_is_set(&link->why)) {
+        error_move(err, &link->why);
+        return fail_prefix(err, "%s: cannot connect to the NBD server: ", name);
+    }
+    return fail(err, code ? code : EIO, "%s: cannot connect to the NBD server: %s", name,
                 text ? text : "libnbd cannot be set up");
 }
 
@@ -192,7 +187,7 @@ bool link_connect(struct nbd_link *link, struct error *err)
         link_rewatch(link);
         return true;
     }
-    fail_connect(link->client, err);
+    link_fail(link, err);
     nbd_close(TAKE(link->nbd));
     return false;
 }
@@ -206,21 +201,36 @@ static void attempt_failed(struct nbd_link *link)
         return;
     }
     auto_error why = {0};
-    fail_connect(client, &why);
+    link_fail(link, &why);
     client_opened(client, &why);
+}
+
+static int connect_through_relay(struct nbd_link *link)
+{
+    int fd = relay_start(link);
+    return fd < 0 ? -1 : nbd_aio_connect_socket(link->nbd, fd);
+}
+
+bool link_attempt(struct nbd_link *link, bool is_asking)
+{
+    const struct nbd_client_settings *settings = &link->client->settings;
+    link->nbd = link_new_handle(link->client);
+    int begun = !link->nbd                                           ? -1
+                : is_asking && nbd_set_opt_mode(link->nbd, true) < 0 ? -1
+                : settings->tls                                      ? connect_through_relay(link)
+                : settings->path                                     ? nbd_aio_connect_unix(link->nbd, settings->path)
+                                 : nbd_aio_connect_tcp(link->nbd, settings->host, settings->port);
+    if (begun == 0 && !link_is_dead(link))
+        return true;
+    if (link->nbd)
+        nbd_close(TAKE(link->nbd));
+    relay_let_go(link);
+    return false;
 }
 
 void link_begin(struct nbd_link *link)
 {
-    struct nbd_client *client = link->client;
-    const struct nbd_client_settings *settings = &client->settings;
-    link->nbd = link_new_handle(client);
-    int begun = !link->nbd       ? -1
-                : settings->path ? nbd_aio_connect_unix(link->nbd, settings->path)
-                                 : nbd_aio_connect_tcp(link->nbd, settings->host, settings->port);
-    if (begun < 0 || link_is_dead(link)) {
-        if (link->nbd)
-            nbd_close(TAKE(link->nbd));
+    if (!link_attempt(link, false)) {
         attempt_failed(link);
         return;
     }
@@ -250,6 +260,7 @@ void link_close(struct nbd_link *link)
     link->state = LINK_DOWN;
     if (link->nbd)
         nbd_close(TAKE(link->nbd));
+    relay_let_go(link);
 }
 
 /* libnbd fails commands with ENOTCONN when the socket dies, and forgets them without a word when the handle is closed.

@@ -19,9 +19,8 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/math.h"
-#include "crypto/tls_creds.h"
 #include "nbd-client/client.h"
-#include "objects/object.h"
+#include "protocol/nbd_tls.h"
 #include "protocol/table.h"
 #include "qmp/schema/types.h"
 
@@ -36,9 +35,8 @@ enum { STATE_HOLE = 1, STATE_ZERO = 2 }; /* flags of base:allocation */
 
 struct nbd_node {
     struct nbd_client *client;
-    struct object *creds; /* held; NULL: no TLS */
-    char *host;           /* numeric, when it could be looked up */
-    char *tls_dir, *tls_psk, *tls_user;
+    struct nbd_tls tls;
+    char *host;  /* numeric, when it could be looked up */
     bool opened; /* or failed to */
     bool given_up;
     struct error failure;
@@ -207,7 +205,19 @@ static void on_changed(void *user)
     set_limits(node);
 }
 
-/* A name server may take its time: not on the loop. Certificates are for the name, so TLS keeps it. */
+static bool set_server(const struct socket_address *server, struct nbd_client_settings *settings, struct error *err)
+{
+    switch (server->type) {
+    case SOCKET_ADDRESS_TYPE_UNIX: settings->path = server->u.unix_.path; return true;
+    case SOCKET_ADDRESS_TYPE_INET:
+        settings->host = server->u.inet.host;
+        settings->port = server->u.inet.port;
+        return true;
+    default: return fail(err, EINVAL, "an NBD server to connect to is of type unix or inet");
+    }
+}
+
+/* A name server may take its time, which libnbd spends on the loop. (What connects for TLS does not.) */
 struct lookup {
     const char *host, *port;
     char numeric[NI_MAXHOST];
@@ -226,47 +236,14 @@ static void look_up(void *arg)
     freeaddrinfo(found);
 }
 
-static bool set_server(struct nbd_node *state, const struct socket_address *server,
-                       struct nbd_client_settings *settings, struct error *err)
+static void look_up_server(struct nbd_node *state, struct nbd_client_settings *settings)
 {
-    switch (server->type) {
-    case SOCKET_ADDRESS_TYPE_UNIX: settings->path = server->u.unix_.path; return true;
-    case SOCKET_ADDRESS_TYPE_INET: {
-        struct lookup lookup = {server->u.inet.host, server->u.inet.port, ""};
-        settings->host = server->u.inet.host;
-        settings->port = server->u.inet.port;
-        if (state->creds)
-            return true;
-        co_offload(look_up, &lookup);
-        if (*lookup.numeric)
-            settings->host = state->host = xstrdup(lookup.numeric);
-        return true;
-    }
-    default: return fail(err, EINVAL, "an NBD server to connect to is of type unix or inet");
-    }
-}
-
-/* libnbd reads the files of the credentials by itself. */
-static bool set_tls(struct node *node, const char *id, struct nbd_client_settings *settings, struct error *err)
-{
-    struct nbd_node *state = node->state;
-    if (!id)
-        return true;
-    state->creds = tls_creds_hold(graph_objects(node->graph), id, TLS_CREDS_ENDPOINT_CLIENT, err);
-    if (!state->creds)
-        return false;
-    const struct object_options *options = state->creds->options;
-    switch (options->qom_type) {
-    case OBJECT_TYPE_TLS_CREDS_X509:
-        settings->certificates = state->tls_dir = xstrdup(options->u.tls_creds_x509.dir);
-        settings->no_verify_peer = !options->u.tls_creds_x509.verify_peer;
-        return true;
-    case OBJECT_TYPE_TLS_CREDS_PSK:
-        settings->psk_file = state->tls_psk = xasprintf("%s/keys.psk", options->u.tls_creds_psk.dir);
-        settings->psk_user = state->tls_user = xstrdup(options->u.tls_creds_psk.username);
-        return true;
-    default: return fail(err, ENOTSUP, "TLS of an NBD client needs tls-creds-x509 or tls-creds-psk, not '%s'", id);
-    }
+    if (!settings->host || settings->tls)
+        return;
+    struct lookup lookup = {settings->host, settings->port, ""};
+    co_offload(look_up, &lookup);
+    if (*lookup.numeric)
+        settings->host = state->host = xstrdup(lookup.numeric);
 }
 
 static bool check_writable(struct node *node, struct error *err)
@@ -294,8 +271,11 @@ static bool connect_node(struct node *node, struct error *err)
         .changed = on_changed,
         .user = node,
     };
-    if (!set_tls(node, options->tls_creds, &settings, err) || !set_server(state, options->server, &settings, err))
+    if (!set_server(options->server, &settings, err) ||
+        !nbd_tls_set(&state->tls, graph_objects(node->graph), options->tls_creds, options->tls_hostname, &settings,
+                     err))
         return false;
+    look_up_server(state, &settings);
     state->client = nbd_client_start(node->loop, &settings, on_opened);
     while (!state->opened && !state->given_up)
         co_queue_wait_uncancellable(&state->opening);
@@ -313,12 +293,9 @@ static void nbd_close(struct node *node)
     struct nbd_node *state = node->state;
     if (state->client)
         nbd_client_close(TAKE(state->client));
-    object_release(TAKE(state->creds));
+    nbd_tls_release(&state->tls);
     error_clear(&state->failure);
     free(TAKE(state->host));
-    free(TAKE(state->tls_dir));
-    free(TAKE(state->tls_psk));
-    free(TAKE(state->tls_user));
 }
 
 static bool nbd_open(struct node *node, struct error *err)

@@ -5,7 +5,7 @@ _spindle_nbd()
 {
     local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} program=${COMP_WORDS[0]} words=
     case $before in
-    -f | --format) words="qcow2 raw" ;;
+    -f | --format) words=$("$program" --help 2>/dev/null | sed -n 's/^Supported formats://p') ;;
     --cache) words="none writeback writethrough directsync unsafe" ;;
     --aio) words="threads native io_uring" ;;
     --discard) words="ignore unmap" ;;

@@ -6,11 +6,9 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/math.h"
-#include "base/alloc.h"
-#include "crypto/tls_creds.h"
 #include "image-tools/nbd/nbd.h"
 #include "nbd-client/client.h"
-#include "qmp/schema/types.h"
+#include "protocol/nbd_tls.h"
 
 /* Transmission flags and their names, in the order of their bits ("The NBD protocol", transmission flags). */
 static void print_flags(const struct nbd_listed_export *export)
@@ -60,40 +58,22 @@ static void tell(void *user, const struct nbd_listed_export *export)
         printf("   %s\n", export->contexts[i]);
 }
 
-static void set_tls(const struct object *creds, struct nbd_client_settings *settings, char **psk)
-{
-    const struct object_options *options = creds->options;
-    if (options->qom_type == OBJECT_TYPE_TLS_CREDS_X509) {
-        settings->certificates = options->u.tls_creds_x509.dir;
-        settings->no_verify_peer = !options->u.tls_creds_x509.verify_peer;
-    } else {
-        settings->psk_file = *psk = xasprintf("%s/keys.psk", options->u.tls_creds_psk.dir);
-        settings->psk_user = options->u.tls_creds_psk.username;
-    }
-}
-
 int nbd_list(struct tool *tool, const struct nbd_options *options)
 {
     auto_error err = {0};
-    auto_free char *psk = NULL;
-    struct object *creds = NULL;
+    struct nbd_tls tls = {0};
     struct nbd_client_settings settings = {
         .name = "list",
         .path = options->socket,
-        .host = options->bind ? options->bind : "localhost",
+        .host = options->socket ? NULL
+                : options->bind ? options->bind
+                                : "localhost",
         .port = options->port ? options->port : "10809",
     };
-    if (options->tls_creds) {
-        creds = tls_creds_hold(tool->objects, options->tls_creds, TLS_CREDS_ENDPOINT_CLIENT, &err);
-        if (!creds) {
-            log_failure(&err);
-            return 1;
-        }
-        set_tls(creds, &settings, &psk);
-    }
     const struct nbd_listing listing = {begin, tell, NULL};
-    bool ok = nbd_client_list(tool->loop, &settings, &listing, &err);
-    object_release(creds);
+    bool ok = nbd_tls_set(&tls, tool->objects, options->tls_creds, options->tls_hostname, &settings, &err) &&
+              nbd_client_list(tool->loop, &settings, &listing, &err);
+    nbd_tls_release(&tls);
     if (!ok)
         log_failure(&err);
     return ok ? 0 : 1;

@@ -31,6 +31,8 @@ static const struct tool_option nbd_options[] = {
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct nbd_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
     OPTION_ROW_TEXT(0, "tls-creds", "ID", struct nbd_options, tls_creds, "TLS with the credentials of this --object"),
+    OPTION_ROW_TEXT(0, "tls-hostname", "NAME", struct nbd_options, tls_hostname,
+                    "with -L: the server's certificate must be for this name (default: that of -b)"),
     OPTION_ROW_TEXT(0, "tls-authz", "ID", struct nbd_options, tls_authz, "who may come in, by this --object"),
     OPTION_ROW_FLAG(0, "fork", struct nbd_options, fork, "go to the background when the server is up"),
     OPTION_ROW_TEXT(0, "pid-file", "PATH", struct nbd_options, pidfile, "write the process number to this file"),
@@ -51,7 +53,6 @@ static const struct tool_option nbd_options[] = {
     OPTION_ROW_FLAG('V', "version", struct nbd_options, version, "print the version and exit"),
     OPTION_ROW_LATER('c', "connect", "DEVICE", "it does not drive the kernel's NBD client; use nbd-client(8)"),
     OPTION_ROW_LATER('d', "disconnect", NULL, "it does not drive the kernel's NBD client; use nbd-client(8)"),
-    OPTION_ROW_LATER(0, "tls-hostname", "NAME", "the NBD library verifies the name that it connects to"),
     OPTIONS_END,
 };
 
@@ -61,7 +62,8 @@ static void print_help(void)
            "Serves a disk image to NBD clients, or lists the exports of a server.\n\n",
            log_program(), log_program());
     options_print_help(stdout, nbd_options);
-    printf("\nWith systemd's socket activation (LISTEN_FDS), it listens on the socket that it is given.\n");
+    printf("\nWith systemd's socket activation (LISTEN_FDS), it listens on the socket that it is given.\n\n");
+    tool_print_formats();
 }
 
 static int usage_error(void)
@@ -107,6 +109,10 @@ static int run(int argc, char **argv, struct nbd_options *options)
         return 1;
     if (rest.count != !options->list) {
         log_error(options->list ? "List mode is incompatible with a file name" : "Expecting one image file name");
+        return usage_error();
+    }
+    if (options->tls_hostname && !options->list) {
+        log_error("--tls-hostname is for clients: it needs -L");
         return usage_error();
     }
     options->image = rest.count ? rest.items[0] : NULL;

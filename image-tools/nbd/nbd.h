@@ -11,7 +11,7 @@ struct nbd_options {
     const char *name, *description, *offset;
     struct texts bitmaps;
     const char *format, *snapshot, *cache, *aio, *discard, *detect_zeroes;
-    const char *tls_creds, *tls_authz, *pidfile, *selinux_label, *trace;
+    const char *tls_creds, *tls_hostname, *tls_authz, *pidfile, *selinux_label, *trace;
     struct texts objects;
     bool persistent, verbose, allocation_depth, list, fork, read_only, temporary, no_cache, image_opts, version;
     const char *image; /* NULL: none was given */
