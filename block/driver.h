@@ -28,6 +28,7 @@ struct image_check;
 struct image_info_specific;
 struct blockdev_options;
 struct debug_ops;
+struct open_mode;
 struct schema_type;
 
 /* A place inside a scatter list: `skip` bytes into iov[0..count). Passed by value, so slicing costs nothing. */
@@ -149,6 +150,19 @@ struct image_measure {
     bool has_bitmaps;
 };
 
+/* A check of a node that is in use, in steps between which guests go on. All but progress YIELD. */
+struct live_check;
+struct live_check_ops {
+    /* The node is drained, only for this call. `found` and the check are filled until its end. err->code EUCLEAN: this
+     * image must be checked at rest (check, below). */
+    struct live_check *(*begin)(struct node *node, uint32_t repair, struct image_check *found, struct error *err);
+    /* 1: there is more to do; 0: done; -EAGAIN: something changed, begin anew; -EUCLEAN: only a check at rest can go on;
+     * or -errno. */
+    int (*step)(struct node *node, struct live_check *check);
+    void (*progress)(const struct node *node, const struct live_check *check, uint64_t *done, uint64_t *total);
+    void (*end)(struct node *node, struct live_check *check);
+};
+
 struct reopen_state; /* private to a driver between prepare and commit/abort */
 
 enum driver_kind { DRIVER_PROTOCOL, DRIVER_FORMAT, DRIVER_FILTER };
@@ -172,6 +186,11 @@ struct block_driver {
      * name becomes options of the driver. */
     const char *const *prefixes;
     bool (*parse_name)(const char *name, struct blockdev_options *options, struct error *err);
+    /* In place of parse_name, where the name says of which images the node's children are, and they must be looked at: it
+     * opens them as nodes of their own, to which the options refer, and hands them over as parts. Not for names that stand
+     * in images: what they lead to could lead back. YIELDS. */
+    bool (*open_parts)(struct graph *graph, const char *name, const struct open_mode *mode,
+                       struct blockdev_options *options, struct node *parts[2], struct error *err);
 
     /* 0..100: how sure the driver is that an image beginning with these bytes is its format. */
     int (*probe)(const uint8_t *head, size_t size, const char *filename);
@@ -198,6 +217,7 @@ struct block_driver {
     int (*discard)(struct node *node, uint64_t offset, uint64_t length);
     int (*flush)(
         struct node *node); /* its own caches, to the children; the children's flush follows in block/ for formats */
+    bool flushes_children; /* flush() has seen to all children, and knows which of them may fail */
     int64_t (*copy_range)(struct node *from, uint64_t from_offset, struct node *to, uint64_t to_offset,
                           uint64_t length); /* protocols, same driver */
 
@@ -219,12 +239,18 @@ struct block_driver {
     bool (*check_perm)(struct node *node, uint32_t perm, uint32_t shared, struct error *err);
     void (*set_perm)(struct node *node, uint32_t perm, uint32_t shared);
 
+    /* A child comes or goes while the node is in use, and drained. Each fails without a change, or has the edge attached
+     * (detached). NULL: the children are what they were at open. YIELD. */
+    bool (*add_child)(struct node *node, struct node *child, struct error *err);
+    bool (*remove_child)(struct node *node, struct edge *edge, struct error *err);
+
     /* Capability tables: NULL means "cannot", and the error says so. */
     const struct create_ops *create;
     bool (*resize)(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
     /* Fills the counters of `result`; `repair` is a set of enum check_repair. 0 or -errno when the check itself could
      * not be done. */
     int (*check)(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
+    const struct live_check_ops *live_check; /* NULL: only at rest */
     const struct snapshot_ops *snapshots;
     const struct bitmap_ops *bitmaps;
     const struct amend_ops *amend;

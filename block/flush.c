@@ -38,7 +38,7 @@ static int flush_all(struct node *node)
     int result = node->driver->flush ? node->driver->flush(node) : 0;
     if (node->file && !result)
         block_event(node->file, BLKDEBUG_EVENT_FLUSH_TO_DISK);
-    return result ? result : flush_children(node);
+    return result || node->driver->flushes_children ? result : flush_children(node);
 }
 
 int node_flush(struct node *node)

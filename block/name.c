@@ -192,9 +192,30 @@ static struct blockdev_options *format_options(const char *format, const struct 
 
 /* Opening --------------------------------------------------------------------------------------------------------- */
 
+static struct node *open_in_parts(struct graph *graph, const struct block_driver *driver, const char *filename,
+                                  const struct open_mode *mode, const struct node *opener, struct error *err)
+{
+    if (opener)
+        return fail_null(err, EACCES, "'%s' is not a name that may stand in an image", filename);
+    auto_blockdev_options *options = blockdev_options_new();
+    struct node *parts[2] = {NULL}, *node = NULL;
+    if (driver->open_parts(graph, filename, mode, options, parts, err)) {
+        apply_mode(options, mode);
+        node = graph_open(graph, options, &(struct open_context){0}, err);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        if (parts[i])
+            node_unref(parts[i]);
+    }
+    return node;
+}
+
 static struct node *open_protocol(struct graph *graph, const char *filename, const struct open_mode *mode,
                                   struct node *opener, struct error *err)
 {
+    const struct block_driver *driver = driver_of_name(graph, filename);
+    if (driver && driver->open_parts)
+        return open_in_parts(graph, driver, filename, mode, opener, err);
     auto_blockdev_options *options = protocol_options(graph, filename, mode, err);
     return options ? graph_open(graph, options, &(struct open_context){.opener = opener}, err) : NULL;
 }

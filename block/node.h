@@ -182,6 +182,11 @@ struct graph_events {
                             bool fatal);
     /* A write goes beyond node->write_threshold, which is 0 by then. */
     void (*write_threshold)(void *user, struct node *node, uint64_t threshold, uint64_t exceeded_by);
+    /* A child of a quorum failed (`result` is -errno) or says something else than most (0), at an operation of enum
+     * quorum_op_type; or a request of the quorum failed because too few children agreed. */
+    void (*quorum_bad)(void *user, const struct node *child, int operation, int result, uint64_t offset,
+                       uint64_t length);
+    void (*quorum_failure)(void *user, const struct node *quorum, uint64_t offset, uint64_t length);
     void *user;
 };
 void graph_set_events(struct graph *graph, const struct graph_events *events);

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/loop.h"
 #include "block/active.h"
+#include "block/children.h"
 #include "block/create.h"
 #include "block/driver.h"
 #include "block/job.h"
@@ -61,6 +62,19 @@ bool qmp_blockdev_set_active(struct qmp_context *context, struct q_blockdev_set_
         return graph_set_active(daemon->graph, arg->active, err);
     struct node *node = daemon_find_node(daemon, arg->node_name, err);
     return node && (arg->active ? node_activate(node, err) : node_deactivate(node, err));
+}
+
+bool qmp_x_blockdev_change(struct qmp_context *context, struct q_x_blockdev_change_arg *arg, struct error *err)
+{
+    struct node *parent = daemon_find_node(context->app, arg->parent, err);
+    if (!parent)
+        return false;
+    if (!arg->child == !arg->node)
+        return fail(err, EINVAL, "Need exactly one of 'child', to take it away, and 'node', to add it");
+    if (arg->child)
+        return node_remove_child(parent, arg->child, err);
+    struct node *child = daemon_find_node(context->app, arg->node, err);
+    return child && node_add_child(parent, child, err);
 }
 
 /* The graph for people -------------------------------------------------------------------------------------------- */

@@ -3,6 +3,8 @@
  * last. */
 #include "base/cleanup.h"
 #include <stdlib.h>
+#include <string.h>
+#include "base/math.h"
 #include "base/stream.h"
 #include "block/export.h"
 #include "block/filters/table.h"
@@ -37,6 +39,33 @@ static void on_write_threshold(void *user, struct node *node, uint64_t threshold
         qmp_event_block_write_threshold(qmp_server_events(daemon->qmp), node->name, exceeded_by, threshold);
 }
 
+/* Events speak of sectors of 512 bytes. */
+static void sectors_of(uint64_t offset, uint64_t length, int64_t *first, int64_t *count)
+{
+    *first = (int64_t)(offset / 512);
+    *count = (int64_t)(DIV_ROUND_UP(offset + length, 512)) - *first;
+}
+
+static void on_quorum_bad(void *user, const struct node *child, int operation, int result, uint64_t offset,
+                          uint64_t length)
+{
+    struct daemon *daemon = user;
+    int64_t first, count;
+    sectors_of(offset, length, &first, &count);
+    if (daemon->qmp)
+        qmp_event_quorum_report_bad(qmp_server_events(daemon->qmp), (enum quorum_op_type)operation,
+                                    result ? strerror(-result) : NULL, child->name, first, count);
+}
+
+static void on_quorum_failure(void *user, const struct node *quorum, uint64_t offset, uint64_t length)
+{
+    struct daemon *daemon = user;
+    int64_t first, count;
+    sectors_of(offset, length, &first, &count);
+    if (daemon->qmp)
+        qmp_event_quorum_failure(qmp_server_events(daemon->qmp), quorum->name, first, count);
+}
+
 static void on_export_deleted(void *user, const char *id)
 {
     struct daemon *daemon = user;
@@ -54,7 +83,12 @@ void daemon_quit(void *app)
 void daemon_open(struct daemon *daemon)
 {
     const struct graph_events events = {
-        .image_corrupted = on_image_corrupted, .write_threshold = on_write_threshold, .user = daemon};
+        .image_corrupted = on_image_corrupted,
+        .write_threshold = on_write_threshold,
+        .quorum_bad = on_quorum_bad,
+        .quorum_failure = on_quorum_failure,
+        .user = daemon,
+    };
     daemon->objects = object_set_new(daemon->loop);
     object_set_add_kinds(daemon->objects, daemon_object_kinds);
     object_set_add_kinds(daemon->objects, crypto_object_kinds);
@@ -67,6 +101,8 @@ void daemon_open(struct daemon *daemon)
     graph_set_objects(daemon->graph, daemon->objects);
     graph_set_events(daemon->graph, &events);
     daemon->qmp = qmp_server_new(daemon->loop, daemon);
+    qmp_server_limit_event(daemon->qmp, "QUORUM_REPORT_BAD", "node-name", 1000);
+    qmp_server_limit_event(daemon->qmp, "QUORUM_FAILURE", NULL, 1000);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_bitmap);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_core);
     qmp_server_add_module(daemon->qmp, &qmp_module_block_export);

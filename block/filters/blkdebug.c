@@ -229,33 +229,34 @@ static uint32_t permissions(const enum blkdebug_permission *list, size_t count)
     return set;
 }
 
-static bool limit(const char *name, int64_t value, uint32_t alignment, struct error *err)
+/* Limits of the node below hold, too: it sees the same requests. */
+static bool limit(const char *name, uint64_t value, uint64_t align, uint64_t unit, struct error *err)
 {
-    return (value >= 0 && value <= INT32_MAX && value % alignment == 0) ||
-           fail(err, EINVAL, "Cannot meet constraints with %s %" PRId64 ": expected a multiple of %u", name, value,
-                alignment);
+    if (value % align || (unit && value % unit))
+        return fail(err, EINVAL, "Cannot meet constraints with %s %" PRIu64 ": expected a multiple of %" PRIu64, name,
+                    value, value % align ? align : unit);
+    return true;
 }
 
 static bool set_limits(struct node *node, const struct blockdev_options_blkdebug *options, struct error *err)
 {
-    if (options->align < 0 || options->align > INT32_MAX ||
-        (options->align && !is_power_of_two((uint64_t)options->align)))
-        return fail(err, EINVAL, "Cannot meet constraints with align %" PRId64 ": expected a power of two",
+    if (options->align && !is_power_of_two(options->align))
+        return fail(err, EINVAL, "Cannot meet constraints with align %" PRIu64 ": expected a power of two",
                     options->align);
-    uint32_t alignment = options->align ? (uint32_t)options->align : 1;
-    if (!limit("max-transfer", options->max_transfer, alignment, err) ||
-        !limit("opt-write-zero", options->opt_write_zero, alignment, err) ||
-        !limit("max-write-zero", options->max_write_zero, MAX(alignment, (uint32_t)options->opt_write_zero), err) ||
-        !limit("opt-discard", options->opt_discard, alignment, err) ||
-        !limit("max-discard", options->max_discard, MAX(alignment, (uint32_t)options->opt_discard), err))
+    uint64_t align = MAX(options->align, (uint64_t)MAX(node->file->child->limits.request_alignment, 1u));
+    if (!limit("max-transfer", options->max_transfer, align, 0, err) ||
+        !limit("opt-write-zero", options->opt_write_zero, align, 0, err) ||
+        !limit("max-write-zero", options->max_write_zero, align, options->opt_write_zero, err) ||
+        !limit("opt-discard", options->opt_discard, align, 0, err) ||
+        !limit("max-discard", options->max_discard, align, options->opt_discard, err))
         return false;
     node->growable = node->file->child->growable;
-    node->limits.request_alignment = alignment;
-    node->limits.max_transfer = (uint64_t)options->max_transfer;
-    node->limits.zero_alignment = (uint64_t)options->opt_write_zero;
-    node->limits.max_zero = (uint64_t)options->max_write_zero;
-    node->limits.discard_alignment = (uint64_t)options->opt_discard;
-    node->limits.max_discard = (uint64_t)options->max_discard;
+    node->limits.request_alignment = options->align ? (uint32_t)options->align : 1;
+    node->limits.max_transfer = options->max_transfer;
+    node->limits.zero_alignment = options->opt_write_zero;
+    node->limits.max_zero = options->max_write_zero;
+    node->limits.discard_alignment = options->opt_discard;
+    node->limits.max_discard = options->max_discard;
     return true;
 }
 

@@ -6,8 +6,9 @@
 #include "block/driver.h"
 #include "block/request.h"
 
-extern const struct block_driver blkdebug_driver, compress_driver, copy_before_write_driver, copy_on_read_driver,
-    snapshot_access_driver, throttle_driver;
+extern const struct block_driver blkdebug_driver, blklogwrites_driver, blkverify_driver, compress_driver,
+    copy_before_write_driver, copy_on_read_driver, preallocate_driver, quorum_driver, snapshot_access_driver,
+    throttle_driver;
 
 /* Opens `ref` as the file and takes its size and abilities over. What the filter needs of it follows from the
  * parents. */
