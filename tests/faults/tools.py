@@ -3,79 +3,20 @@
 # If this fails, some failure of memory or of a file makes spindle-img or spindle-io crash, hang, leak, lie, or spoil an image.
 # labels: full
 # timeout: 400
-"""Every operation of the tools, with one of its allocations, reads, writes, syncs ... failing. It may report the failure, by its exit
-status and by a message with the reason, or do without what failed; then the result is the right one. Whatever it does, images that it
-reads stay as they are, and images that it writes stay consistent (but for leaked clusters), each byte old or new.
-
-SPINDLE_FAULTS_FULL=1: all operations in all ways (a quarter of an hour), else a sample. SPINDLE_FAULTS_ONLY chooses scenarios.
+"""Every operation of the tools, with one of its allocations, reads, writes, syncs ... failing (lib/tool_faults.py). Images that it writes
+stay consistent (but for leaked clusters), each byte old or new.
 """
 import os
 import shutil
 import subprocess
-import sys
 import time
 
-import faults
+import tool_faults
+from faults import check_problem, quietly
 from image import OUR_IMG, OUR_IO, content, img, io, write_file
-from patience import patience
+from tool_faults import Scenario, first, mixture_problem, read_image, same_content
 
 KIB, MIB = 1 << 10, 1 << 20
-BUDGET = 6  # orders a scenario, when sampling
-scenarios = []
-
-
-class Scenario:
-    """prepare() makes the files in an empty folder. `command` runs there. `changes` are the files that it may change or make.
-    good(stdout) is asked after success and says what is wrong; bad() after failure."""
-
-    def __init__(self, name, prepare, command, changes=(), good=None, bad=None, status=0, failed=None):
-        self.name, self.prepare, self.command, self.changes = name, prepare, [str(word) for word in command], set(changes)
-        self.good, self.bad, self.status = good, bad, status
-        self.failed = failed or (lambda status: status == 1)
-        scenarios.append(self)
-
-
-# --- what is wrong with files -----------------------------------------------------------------------------------------
-
-
-def quietly(*words):
-    return subprocess.run([str(word) for word in words], capture_output=True, timeout=patience(60), check=False)
-
-
-def check_problem(name, form="qcow2", leaks_allowed=True):
-    if form == "qcow2" and content(name)[79] & 1:  # marked dirty: whoever opens it for writing counts everything anew
-        quietly(OUR_IMG, "check", "-q", "-r", "all", "-f", form, name)
-    result = quietly(OUR_IMG, "check", "-f", form, name)
-    if result.returncode not in ((0, 3) if leaks_allowed else (0,)):
-        return f"check of {name}: status {result.returncode}: {result.stdout.decode()[-300:]}{result.stderr.decode()[:400]}"
-    return None
-
-
-def read_image(name, form="qcow2"):
-    result = quietly(OUR_IMG, "convert", "-f", form, "-O", "raw", name, "flat")
-    assert result.returncode == 0, f"{name} cannot be read: {result.stderr.decode()}"
-    data = content("flat")
-    os.unlink("flat")
-    return data
-
-
-def same_content(name, form, other, other_form):
-    result = quietly(OUR_IMG, "compare", "-f", form, "-F", other_form, name, other)
-    return None if result.returncode == 0 else f"{name} differs from {other}: {result.stdout.decode()}{result.stderr.decode()}"
-
-
-def first(*problems):
-    return next((problem for problem in problems if problem), None)
-
-
-def mixture_problem(data, versions):
-    """Each sector has to be that of one of the versions."""
-    for start in range(0, max(len(data), len(versions[0])), 512):
-        piece = data[start:start + 512]
-        if all(piece != version[start:start + 512] for version in versions):
-            return f"the sector at {start} is neither old nor new"
-    return None
-
 
 # --- the images -------------------------------------------------------------------------------------------------------
 
@@ -348,6 +289,10 @@ kept("measure", small, ["measure", "-O", "qcow2", "--output", "json", "a"], chan
 Scenario("dd", small, [OUR_IMG, "dd", "-f", "qcow2", "-O", "raw", "if=a", "of=target", "bs=64k"], {"target"},
          lambda out: same_content("a", "qcow2", "target", "raw"))
 
+for name, words in (("info", ["info", "--confined", "--output", "json", "a"]), ("map", ["map", "--confined", "--output", "json", "a"])):
+    Scenario(f"{name} confined", small, [OUR_IMG, *words])
+converted("convert confined", small, ["--confined"], "raw")
+
 # --- scenarios: spindle-io --------------------------------------------------------------------------------------------
 
 
@@ -421,105 +366,4 @@ Scenario("io truncate", small, [OUR_IO, "-f", "qcow2", "-c", "truncate 3M", "-c"
          lambda out: check_problem("a"), lambda: check_problem("a"))
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
-def execute(scenario, order, log):
-    try:
-        done = subprocess.run(scenario.command, capture_output=True, timeout=patience(60), env=faults.environment(log, order), stdin=subprocess.DEVNULL)
-        return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    except subprocess.TimeoutExpired as late:
-        return None, "", (late.stderr or b"").decode(errors="replace")
-
-
-def untold(text):
-    """Numbers that differ between runs that are both right."""
-    return [line for line in text.splitlines() if "sec" not in line]
-
-
-def judge(scenario, order, result, quiet):
-    status, out, err = result
-    if order.may_kill:
-        if status != -6 or "out of memory" not in err or "Sanitizer" in err:
-            return "does not end by abort() with a message"
-    elif problem := faults.broken(status, err + out):
-        return problem
-    elif status == quiet[0]:
-        if untold(out) == untold(quiet[1]) or scenario.changes or order.kind in ("seek", "stat"):
-            return scenario.good(out) if scenario.good else None
-        if not order.explains(out + err):
-            return "succeeds with another result"
-        return None
-    elif order.must_succeed:
-        return "fails because of a short transfer"
-    elif not scenario.failed(status):
-        return "has an exit status that means something else"
-    elif not order.explains(err + out):
-        return "does not say why it fails"
-    elif not err.startswith(("spindle-", "write", "read", "discard", "aio", "flush", "truncate")) and not out:
-        return "does not say who fails"
-    return scenario.bad() if scenario.bad else None
-
-
-def untouched(scenario, template):
-    for name in os.listdir(template):
-        if name not in scenario.changes and content(os.path.join(template, name)) != content(name):
-            return f"changed {name}, which it only reads"
-    return None
-
-
-def in_folder(scenario, template, order, quiet):
-    """One run in a copy of the template; None or what was wrong."""
-    shutil.rmtree("work", ignore_errors=True)
-    shutil.copytree(template, "work")
-    log = os.path.abspath("log")
-    if os.path.exists(log):
-        os.unlink(log)
-    os.chdir("work")
-    try:
-        result = execute(scenario, order, log)
-        if quiet is None:
-            return result
-        if not faults.happened(log):
-            return None
-        try:
-            problem = judge(scenario, order, result, quiet) or untouched(scenario, template)
-        except (AssertionError, OSError, subprocess.TimeoutExpired) as trouble:
-            problem = str(trouble)
-        return problem and f"{scenario.name}: {order}: {problem}\n    $ {' '.join(scenario.command)}\n    status {result[0]}\n    {result[1]}{result[2]}"
-    finally:
-        os.chdir("..")
-
-
-def run_scenario(scenario):
-    os.makedirs("template")
-    os.chdir("template")
-    scenario.prepare()
-    os.chdir("..")
-    template = os.path.abspath("template")
-    quiet = in_folder(scenario, template, None, None)
-    assert quiet[0] == scenario.status, f"{scenario.name}: without any failure: {quiet}"
-    counts = faults.count_operations("log")
-    chosen = faults.orders(counts, scenario.name, BUDGET)
-    problems = [problem for problem in (in_folder(scenario, template, order, quiet) for order in chosen) if problem]
-    shutil.rmtree("template")
-    return len(chosen), problems
-
-
-def main():
-    total, problems, started = 0, [], time.monotonic()
-    for scenario in scenarios:
-        if faults.ONLY not in scenario.name:
-            continue
-        count, found = run_scenario(scenario)
-        total += count
-        problems += found
-        for problem in found:
-            print(problem, flush=True)
-        if faults.FULL:
-            print(f"{scenario.name}: {count} failures, {len(found)} problems", flush=True)
-    print(f"{len(scenarios)} scenarios, {total} failures, {len(problems)} problems, {time.monotonic() - started:.0f} s")
-    sys.exit(1 if problems else 0)
-
-
-main()
+tool_faults.main()
