@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/math.h"
@@ -16,24 +17,17 @@
 #include "block/create.h"
 #include "block/request.h"
 #include "image-tools/img/command.h"
+#include "image-tools/img/convert_options.h"
+#include "image-tools/img/convert_resume.h"
 #include "image-tools/img/new_image.h"
 #include "image-tools/snapshot.h"
+#include "qmp/schema/json.h"
 #include "qmp/schema/keyval.h"
 #include "qmp/schema/types.h"
 
 #define DEFAULT_WORKERS 8
 #define MAX_WORKERS 16
 #define MAX_SPARSE_SIZE (16 * MiB)
-
-struct convert_options {
-    const char *format, *target_format, *backing, *backing_format, *cache, *source_cache, *workers, *sparse_size,
-        *snapshot, *output;
-    struct texts options;
-    uint64_t rate;
-    bool no_create, target_is_zero, compress, out_of_order, offload, salvage, progress, quiet, force_share, image_opts,
-        target_image_opts, bitmaps, skip_broken_bitmaps, confined, checksum;
-    struct texts objects;
-};
 
 static const struct tool_option convert_options[] = {
     OPTION_ROW_TEXT('f', "source-format", "FMT", struct convert_options, format,
@@ -69,6 +63,10 @@ static const struct tool_option convert_options[] = {
                     "layout of the progress; json: shown, in lines like {\"done\": 512, \"total\": 1024}"),
     OPTION_ROW_FLAG(0, "checksum", struct convert_options, checksum,
                     "read the target back when it is written, and compare it with the sources"),
+    OPTION_ROW_FLAG(0, "resume", struct convert_options, resume,
+                    "go on where an interrupted conversion was, and can be interrupted again"),
+    OPTION_ROW_TEXT(0, "resume-state", "FILE", struct convert_options, resume_state,
+                    "with --resume: where that is noted (default: TARGET.resume)"),
     OPTION_ROW_FLAG('q', "quiet", struct convert_options, quiet, "print nothing but errors"),
     OPTION_ROW_FLAG('U', "force-share", struct convert_options, force_share,
                     "open the sources even if another program is writing to them"),
@@ -91,7 +89,6 @@ static const struct tool_option convert_options[] = {
 static void set_defaults(void *values)
 {
     struct convert_options *options = values;
-    options->cache = "unsafe";
     options->source_cache = "writeback";
 }
 
@@ -117,6 +114,11 @@ static bool check_combinations(const struct convert_options *options, size_t n_s
         return fail(err, EINVAL, "Cannot use copy offloading in salvaging mode");
     if (options->checksum && options->salvage)
         return fail(err, EINVAL, "--checksum and --salvage exclude each other: what cannot be read cannot be compared");
+    if (options->resume_state && !options->resume)
+        return fail(err, EINVAL, "--resume-state needs --resume");
+    if (options->resume && options->cache && !strcmp(options->cache, "unsafe"))
+        return fail(err, EINVAL,
+                    "--resume and -t unsafe exclude each other: only what is on stable storage is skipped");
     if (options->backing && n_sources > 1)
         return fail(err, EINVAL,
                     "Having a backing file for the target makes no sense when concatenating multiple input images");
@@ -219,7 +221,7 @@ static bool create_target(struct tool *tool, const struct convert_options *optio
         .options = &options->options,
         .backing = options->backing,
         .backing_format = options->backing_format,
-        .size = all->size,
+        .size = all->input ? all->input->size : all->size,
         .has_size = !size,
         .quiet = true,
     };
@@ -281,6 +283,9 @@ static bool open_target(struct tool *tool, const struct convert_options *options
                     all->target_name, node->size, all->size);
     if (options->bitmaps && !node->driver->bitmaps)
         return fail(err, ENOTSUP, "Format driver '%s' does not support bitmaps", node->driver->name);
+    auto_free char *size = option_value(&options->options, "size");
+    all->may_grow = all->input && !options->no_create && !size &&
+                    (node->driver->create->create_format || (node->file && node->file->child->growable));
     all->cluster_size = allocation_unit(node, options->compress);
     all->target_is_zero = options->target_is_zero ||
                           (!all->keep_backing && !options->no_create && is_zero_when_new(node)) ||
@@ -288,52 +293,130 @@ static bool open_target(struct tool *tool, const struct convert_options *options
     return true;
 }
 
-static bool prepare(struct tool *tool, const struct convert_options *options, const struct texts *arguments,
-                    struct conversion *all, struct error *err)
+/* Keeping a state (convert_resume.c) ------------------------------------------------------------------------------- */
+
+static struct json *text_or_null(const char *text)
 {
-    const char *format = options->target_format ? options->target_format : "raw";
+    return text ? json_new_string(text) : json_new_null();
+}
+
+/* What decides about the bytes of the target, beside the sources. */
+static struct json *describe_options(const struct convert_options *options, const struct conversion *all)
+{
+    struct json *list = json_new_array(), *description = json_new_object();
+    for (size_t i = 0; i < options->options.count; i++)
+        json_append(list, json_new_string(options->options.items[i]));
+    json_set(description, "target-format", json_new_string(convert_format(options)));
+    json_set(description, "target-options", list);
+    json_set(description, "no-create", json_new_bool(options->no_create));
+    json_set(description, "compress", json_new_bool(options->compress));
+    json_set(description, "salvage", json_new_bool(options->salvage));
+    json_set(description, "sparse-size", json_new_uint(all->sparse_size));
+    json_set(description, "backing", text_or_null(options->backing));
+    json_set(description, "backing-format", text_or_null(options->backing_format));
+    json_set(description, "source-snapshot", text_or_null(options->snapshot));
+    return description;
+}
+
+static bool begin_resume(const struct convert_options *options, struct conversion *all, struct resume *resume,
+                         struct error *err)
+{
+    bool is_path = !options->target_image_opts && !name_protocol_length(all->target_name);
+    if (!options->resume_state && !is_path)
+        return fail(err, EINVAL, "--resume needs --resume-state=FILE where the target is not named by a path");
+    auto_free char *path =
+        options->resume_state ? xstrdup(options->resume_state) : resume_default_path(all->target_name);
+    return resume_begin(resume, all, path, describe_options(options, all), err);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------ */
+
+static bool prepare_target(struct tool *tool, const struct convert_options *options, const struct open_mode *mode,
+                           struct conversion *all, struct resume *resume, struct error *err)
+{
+    const char *format = convert_format(options);
+    if (options->bitmaps && !convert_bitmaps_check(all->sources.items[0].edge, options->skip_broken_bitmaps, err))
+        return false;
+    if (options->resume && !begin_resume(options, all, resume, err))
+        return false;
+    bool create = !options->no_create && !resume_goes_on(resume);
+    if (create && !options->resume && !name_protocol_length(all->target_name))
+        resume_forget(all->target_name);
+    if (create && !create_target(tool, options, format, all, err))
+        return fail_prefix(err, "error while converting %s: ", format);
+    if (!open_target(tool, options, format, mode, all, err))
+        return false;
+    return !options->resume || resume_open_target(resume, err);
+}
+
+static bool prepare(struct tool *tool, const struct convert_options *options, const struct texts *arguments,
+                    struct conversion *all, struct resume *resume, struct error *err)
+{
     auto_free char *backing = option_value(&options->options, "backing_file");
     all->loop = tool->loop;
     all->target_name = arguments->items[arguments->count - 1];
     all->keep_backing = options->backing || backing;
     struct open_mode mode = {.unmap = true};
-    if (!check_combinations(options, arguments->count - 1, err) || !read_numbers(options, all, err))
+    if (!check_combinations(options, arguments->count - 1, err) || !read_numbers(options, all, err) ||
+        !convert_streams_check(options, arguments, err))
         return false;
-    if (!tool_cache_mode(options->cache, &mode, &all->writethrough, err))
+    const char *cache = options->cache ? options->cache : options->resume ? "writeback" : "unsafe";
+    if (!tool_cache_mode(cache, &mode, &all->writethrough, err))
         return fail_prefix(err, "Invalid cache option: ");
-    if (!open_sources(tool, options, arguments, all, err))
+    if (stream_is_meant(arguments->items[0]))
+        stream_open_input(all->input = new (struct stream));
+    else if (!open_sources(tool, options, arguments, all, err))
         return false;
-    if (options->bitmaps && !convert_bitmaps_check(all->sources.items[0].edge, options->skip_broken_bitmaps, err))
+    if (stream_is_meant(all->target_name))
+        return convert_streams_begin(tool, options, all, err);
+    return prepare_target(tool, options, &mode, all, resume, err);
+}
+
+static bool convert_all(struct tool *tool, const struct convert_options *options, const struct texts *arguments,
+                        struct conversion *all, struct resume *resume, struct error *err)
+{
+    bool show = (options->progress || all->progress.as_json) && !options->quiet;
+    if (!prepare(tool, options, arguments, all, resume, err) ||
+        !conversion_run(all, options->resume ? resume : NULL, show, options->quiet) ||
+        (options->checksum && !conversion_verify(all, err)))
         return false;
-    if (!options->no_create && !create_target(tool, options, format, all, err))
-        return fail_prefix(err, "error while converting %s: ", format);
-    return open_target(tool, options, format, &mode, all, err);
+    if (!options->bitmaps)
+        return true;
+    return (!options->resume || resume_clear_bitmaps(resume, err)) &&
+           convert_bitmaps(all->sources.items[0].edge, all->target, err);
+}
+
+static void release(struct conversion *all)
+{
+    struct source *source;
+    vec_for_each (source, &all->sources)
+        tool_close(source->edge);
+    vec_free(&all->sources);
+    tool_close(all->target);
+    free(all->input);
+    free(all->output);
+    if (all->plan)
+        vec_free(all->plan);
+    free(all->plan);
 }
 
 static int convert_images(struct tool *tool, const struct convert_options *options, const struct texts *arguments)
 {
     auto_error err = {0};
     struct conversion all = {0};
-    int status = 1;
+    struct resume resume = {0};
     enum output_format output;
     if (!img_output_format(options->output, &output))
         return 1;
     all.progress.as_json = output == OUTPUT_JSON;
-    bool show = (options->progress || all.progress.as_json) && !options->quiet;
-    bool ok = prepare(tool, options, arguments, &all, &err) && conversion_run(&all, show, options->quiet) &&
-              (!options->checksum || conversion_verify(&all, &err));
-    if (ok && options->bitmaps)
-        ok = convert_bitmaps(all.sources.items[0].edge, all.target, &err);
+    bool ok = convert_all(tool, options, arguments, &all, &resume, &err);
     if (error_is_set(&err))
         img_fail(&err, 1);
-    if (ok)
-        status = 0;
-    struct source *source;
-    vec_for_each (source, &all.sources)
-        tool_close(source->edge);
-    vec_free(&all.sources);
-    tool_close(all.target);
-    return status;
+    release(&all);
+    if (ok && options->resume)
+        resume_finish(&resume);
+    resume_release(&resume);
+    return ok ? 0 : 1;
 }
 
 static int convert_run(struct tool *tool, void *values, const struct texts *arguments)
@@ -342,8 +425,7 @@ static int convert_run(struct tool *tool, void *values, const struct texts *argu
     tool->confined = options->confined;
     auto_error err = {0};
     if (!options->target_image_opts && options->options.count) {
-        const struct block_driver *format =
-            new_image_format(tool, options->target_format ? options->target_format : "raw", &err);
+        const struct block_driver *format = new_image_format(tool, convert_format(options), &err);
         if (!format)
             return img_fail(&err, 1);
         if (new_image_help(format, &options->options))
@@ -360,7 +442,9 @@ const struct img_command img_convert = {
     .name = "convert",
     .arguments = "SOURCE... TARGET",
     .summary = "Copy images into another one, of the same or another format",
-    .details = "Several sources are put one behind the other.\n",
+    .details =
+        "Several sources are put one behind the other.\n"
+        "SOURCE '-' is a raw image on standard input, TARGET '-' is standard output: raw, or qcow2 without -c.\n",
     .options = convert_options,
     .values_size = sizeof(struct convert_options),
     .set_defaults = set_defaults,
