@@ -36,6 +36,48 @@ static bool nest_one_key(struct json *object)
     return false;
 }
 
+static void nest_dotted_keys(struct json *object, unsigned depth);
+
+/* {"0": x, "1": y} -> [x, y]: what "children.0" and "children.1" have become. */
+static struct json *list_of_numbered(struct json *object)
+{
+    size_t count = json_length(object);
+    for (size_t i = 0; i < count; i++) {
+        auto_free char *key = xasprintf("%zu", i);
+        if (!json_get(object, key))
+            return object;
+    }
+    struct json *list = json_new_array();
+    for (size_t i = 0; i < count; i++) {
+        auto_free char *key = xasprintf("%zu", i);
+        json_append(list, json_take(object, key));
+    }
+    json_free(object);
+    return list;
+}
+
+/* Both take the value and give back what it has become. */
+static struct json *nest_items(struct json *array, unsigned depth)
+{
+    struct json *result = json_new_array();
+    for (size_t i = 0; i < json_length(array); i++) {
+        struct json *item = json_clone(json_at(array, i));
+        if (json_kind(item) == JSON_OBJECT)
+            nest_dotted_keys(item, depth);
+        json_append(result, item);
+    }
+    json_free(array);
+    return result;
+}
+
+static struct json *nest_value(struct json *value, unsigned depth)
+{
+    if (json_kind(value) == JSON_ARRAY)
+        return nest_items(value, depth);
+    nest_dotted_keys(value, depth);
+    return json_length(value) ? list_of_numbered(value) : value;
+}
+
 /* "file.filename": x -> "file": {"filename": x}, which json:{...} may use at any level. Names in images are written by
  * strangers: what is nested deeper than JSON itself may be stays as it is, and the schema refuses it. */
 static void nest_dotted_keys(struct json *object, unsigned depth)
@@ -46,22 +88,35 @@ static void nest_dotted_keys(struct json *object, unsigned depth)
         ;
     auto_free vec(char *) keys = {0};
     for (struct json_member m = json_first(object); m.key; m = json_next(m)) {
-        if (json_kind(m.value) == JSON_OBJECT)
+        if (json_kind(m.value) == JSON_OBJECT || json_kind(m.value) == JSON_ARRAY)
             vec_push(&keys, xstrdup(m.key));
     }
     char **key;
     vec_for_each (key, &keys) {
-        struct json *inner = json_take(object, *key);
-        nest_dotted_keys(inner, depth + 1);
-        json_set(object, *key, inner);
+        json_set(object, *key, nest_value(json_take(object, *key), depth + 1));
         free(*key);
     }
+}
+
+static void name_plain_files(const struct graph *graph, struct json *object);
+
+static struct json *name_plain_items(const struct graph *graph, struct json *array)
+{
+    struct json *result = json_new_array();
+    for (size_t i = 0; i < json_length(array); i++) {
+        struct json *item = json_clone(json_at(array, i));
+        if (json_kind(item) == JSON_OBJECT)
+            name_plain_files(graph, item);
+        json_append(result, item);
+    }
+    json_free(array);
+    return result;
 }
 
 /* {"filename": x} without a driver is a file of the host, at every place where a node is defined. */
 static void name_plain_files(const struct graph *graph, struct json *object)
 {
-    static const char *const children[] = {"file", "backing", "data-file"};
+    static const char *const children[] = {"file", "backing", "data-file", "image", "log", "raw", "target", "test"};
     for (size_t i = 0; i < ARRAY_SIZE(children); i++) {
         const struct json *child = json_get(object, children[i]);
         if (!child || json_kind(child) != JSON_OBJECT)
@@ -70,6 +125,9 @@ static void name_plain_files(const struct graph *graph, struct json *object)
         name_plain_files(graph, inner);
         json_set(object, children[i], inner);
     }
+    const struct json *list = json_get(object, "children");
+    if (list && json_kind(list) == JSON_ARRAY)
+        json_set(object, "children", name_plain_items(graph, json_take(object, "children")));
     const char *filename = json_string(json_get(object, "filename"));
     if (!filename || json_get(object, "driver"))
         return;
