@@ -30,6 +30,7 @@ struct blockdev_options;
 struct debug_ops;
 struct open_mode;
 struct schema_type;
+struct zone_ops;
 
 /* A place inside a scatter list: `skip` bytes into iov[0..count). Passed by value, so slicing costs nothing. */
 struct buffers {
@@ -254,6 +255,7 @@ struct block_driver {
     const struct snapshot_ops *snapshots;
     const struct bitmap_ops *bitmaps;
     const struct amend_ops *amend;
+    const struct zone_ops *zones; /* protocols, block/zones.h: devices that may be zoned */
     /* What the image says about its backing file; NULL name: it has none. The node's own backing edge is not touched.
      * Durable when it returns. YIELDS. */
     bool (*change_backing)(struct node *node, const char *name, const char *format, struct error *err);

@@ -452,7 +452,7 @@ static char *error_text(const struct job *job)
     return job->cancelled && job->ran ? xstrdup("Operation canceled") : NULL;
 }
 
-struct job_info *job_query(const struct job *job)
+struct job_info *job_query(struct job *job)
 {
     struct job_info *info = job_info_new();
     info->id = xstrdup(job->id);
@@ -461,6 +461,8 @@ struct job_info *job_query(const struct job *job)
     info->current_progress = (int64_t)job->progress;
     info->total_progress = (int64_t)job->total;
     info->error = error_text(job);
+    if (job->driver->describe)
+        job->driver->describe(job, info);
     return info;
 }
 

@@ -51,6 +51,7 @@ struct job_driver {
     bool (*cancel_gently)(struct job *job);
     bool (*change)(struct job *job, const struct block_job_change_options *options, struct error *err);
     void (*query)(struct job *job, struct block_job_info *info); /* what is special to this type */
+    void (*describe)(struct job *job, struct job_info *info);    /* the same for query-jobs, until it is dismissed */
 };
 
 /* What the set tells its program. None of them yields. */
@@ -154,7 +155,7 @@ static inline bool job_is_ready(const struct job *job)
  * follows from the action: report: give up with the error; ignore, stop: try again (later). */
 enum block_error_action job_io_error(struct job *job, enum blockdev_on_error policy, bool is_read, int error);
 
-struct job_info *job_query(const struct job *job);
+struct job_info *job_query(struct job *job);
 struct block_job_info *job_query_block(struct job *job);
 
 #endif

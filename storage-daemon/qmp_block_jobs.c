@@ -107,3 +107,9 @@ bool qmp_x_blockdev_amend(struct qmp_context *context, struct q_x_blockdev_amend
     struct daemon *daemon = context->app;
     return start(amend_job_new(daemon->jobs, daemon->graph, arg, err));
 }
+
+bool qmp_blockdev_check(struct qmp_context *context, struct q_blockdev_check_arg *arg, struct error *err)
+{
+    struct daemon *daemon = context->app;
+    return start(check_job_new(daemon->jobs, daemon->graph, arg, err));
+}

@@ -24,5 +24,7 @@ struct job *create_job_new(struct job_set *set, struct graph *graph, const char 
                            const struct blockdev_create_options *options, struct error *err);
 struct job *amend_job_new(struct job_set *set, struct graph *graph, const struct q_x_blockdev_amend_arg *options,
                           struct error *err);
+struct job *check_job_new(struct job_set *set, struct graph *graph, const struct q_blockdev_check_arg *options,
+                          struct error *err);
 
 #endif

@@ -39,6 +39,7 @@ struct walk {
     struct check *check;
     bool report;
     bool active;           /* the active L1: its statistics and entries are checked too */
+    bool spans_only;       /* of snapshots: not what their L1 tables refer to */
     uint64_t table_uses;   /* an L2 table may have been met so often already, by other L1 tables */
     uint64_t next_in_file; /* where the next cluster of this L2 table would be without fragmentation; 0: anywhere */
 };
@@ -56,6 +57,12 @@ static void problem(struct walk *walk, const char *format, ...)
     walk->check->result->corruptions++;
 }
 
+/* While the image is in use: what has moved since the check began says nothing. */
+static bool is_moving(const struct walk *walk, uint64_t offset)
+{
+    return walk->check->live && live_touched(walk->check->live, cluster_index(walk->check->q, offset));
+}
+
 /* Counts a span; says so when it does not lie inside the file. */
 static int count_span(struct walk *walk, uint64_t offset, uint64_t length, const char *what)
 {
@@ -65,7 +72,9 @@ static int count_span(struct walk *walk, uint64_t offset, uint64_t length, const
     int result = counts_add(&walk->check->counts, cluster_index(q, offset), cluster_index(q, offset + length - 1));
     if (result != -ERANGE)
         return result;
-    problem(walk, "%s at 0x%" PRIx64 " (0x%" PRIx64 " bytes) reaches behind the end of the file", what, offset, length);
+    if (!is_moving(walk, offset + length - 1)) /* else it was added behind what was the end */
+        problem(walk, "%s at 0x%" PRIx64 " (0x%" PRIx64 " bytes) reaches behind the end of the file", what, offset,
+                length);
     return 0;
 }
 
@@ -105,19 +114,48 @@ static int count_entry(struct walk *walk, struct l2_entry entry, uint64_t guest)
     return m.has_host && !q->external_data ? count_span(walk, m.host, q->cluster_size, "a data cluster") : 0;
 }
 
+/* What could not be read is an error of the check, which goes on. Who counts to build refcounts anew must not: they
+ * would lack what is named there. */
+static int cannot_count(struct walk *walk, int result)
+{
+    walk->check->result->check_errors += walk->report;
+    return walk->report ? 0 : result;
+}
+
 static int count_l2(struct walk *walk, uint64_t table, uint64_t guest, uint8_t *buffer)
 {
     struct qcow2 *q = walk->check->q;
     int result = qcow2_read_file(q->file, table, buffer, q->cluster_size);
     if (result) {
-        if (walk->report)
-            walk->check->result->check_errors++;
         check_report(walk->check, "cannot read the L2 table at 0x%" PRIx64 ": %s", table, strerror(-result));
-        return 0;
+        return cannot_count(walk, result);
     }
     walk->next_in_file = 0;
     for (uint32_t i = 0; i < 1u << q->l2_bits && !result; i++)
         result = count_entry(walk, l2_get(q, buffer, i), guest + ((uint64_t)i << q->cluster_bits));
+    return result;
+}
+
+/* An L1 entry, and its table if that has not been met. */
+static int count_l1_entry(struct walk *walk, uint64_t entry, uint32_t index, uint8_t *buffer)
+{
+    struct qcow2 *q = walk->check->q;
+    uint64_t table = entry & ENTRY_OFFSET;
+    if (entry & L1_RESERVED)
+        problem(walk, "L1 entry %" PRIu32 " (0x%016" PRIx64 ") has reserved bits set", index, entry);
+    if (!table)
+        return 0;
+    if (in_cluster(q, table) || table >= q->file->child->size) {
+        problem(walk, "L1 entry %" PRIu32 " names an L2 table at 0x%" PRIx64 ", which is not %s", index, table,
+                in_cluster(q, table) ? "aligned to the cluster size" : "inside the file");
+        return 0;
+    }
+    uint64_t met = counts_get(&walk->check->counts, cluster_index(q, table));
+    int result = count_span(walk, table, q->cluster_size, "an L2 table");
+    if (met <= walk->table_uses || is_moving(walk, table))
+        return result ? result : count_l2(walk, table, (uint64_t)index * l2_span(q), buffer);
+    problem(walk, "L1 entry %" PRIu32 " names an L2 table at 0x%" PRIx64 " that is something else already", index,
+            table);
     return result;
 }
 
@@ -128,26 +166,15 @@ static int count_l1(struct walk *walk, const uint64_t *entries, uint32_t count)
     if (!buffer)
         return -ENOMEM;
     int result = 0;
-    for (uint32_t i = 0; i < count && !result; i++) {
-        uint64_t table = entries[i] & ENTRY_OFFSET;
-        if (entries[i] & L1_RESERVED)
-            problem(walk, "L1 entry %" PRIu32 " (0x%016" PRIx64 ") has reserved bits set", i, entries[i]);
-        if (!table)
-            continue;
-        if (in_cluster(q, table) || table >= q->file->child->size) {
-            problem(walk, "L1 entry %" PRIu32 " names an L2 table at 0x%" PRIx64 ", which is not %s", i, table,
-                    in_cluster(q, table) ? "aligned to the cluster size" : "inside the file");
-            continue;
-        }
-        uint64_t met = counts_get(&walk->check->counts, cluster_index(q, table));
-        result = count_span(walk, table, q->cluster_size, "an L2 table");
-        if (met > walk->table_uses)
-            problem(walk, "L1 entry %" PRIu32 " names an L2 table at 0x%" PRIx64 " that is something else already", i,
-                    table);
-        else if (!result)
-            result = count_l2(walk, table, (uint64_t)i * l2_span(q), buffer);
-    }
+    for (uint32_t i = 0; i < count && !result; i++)
+        result = count_l1_entry(walk, entries[i], i, buffer);
     return result;
+}
+
+int check_count_table(struct check *check, uint64_t entry, uint32_t index, int64_t snapshot, uint8_t *buffer)
+{
+    struct walk walk = {.check = check, .report = true, .active = snapshot < 0, .table_uses = (uint64_t)(snapshot + 1)};
+    return count_l1_entry(&walk, entry, index, buffer);
 }
 
 static int count_snapshots(struct walk *walk)
@@ -166,11 +193,13 @@ static int count_snapshots(struct walk *walk)
                     snapshot->l1_offset);
             continue;
         }
+        if (walk->spans_only)
+            continue;
         struct disk_table l1;
         auto_error err = {0};
         if (!disk_table_load(&l1, q->file, snapshot->l1_offset, snapshot->l1_size, "L1 table", &err)) {
             check_report(walk->check, "snapshot '%s': %s", snapshot->name, err.message);
-            walk->check->result->check_errors += walk->report;
+            result = cannot_count(walk, -EIO);
             continue;
         }
         walk->table_uses = i + 1;
@@ -184,6 +213,15 @@ static int count_snapshots(struct walk *walk)
 static int count_bitmap_span(void *arg, uint64_t offset, uint64_t length)
 {
     return count_span(arg, offset, length, "a part of the persistent bitmaps");
+}
+
+static int count_bitmaps(struct walk *walk)
+{
+    auto_error err = {0};
+    int result = bitmap_table_visit(walk->check->q, count_bitmap_span, walk, &err);
+    if (result == -EINVAL)
+        problem(walk, "%s", err.message);
+    return result == -EINVAL ? 0 : result;
 }
 
 /* Refcount blocks must be at possible places, and each must be counted exactly once. */
@@ -204,7 +242,7 @@ static int count_refcount_structures(struct walk *walk)
             continue;
         }
         result = count_span(walk, block, q->cluster_size, "a refcount block");
-        if (counts_get(&check->counts, cluster_index(q, block)) != 1) {
+        if (counts_get(&check->counts, cluster_index(q, block)) != 1 && !is_moving(walk, block)) {
             problem(walk, "the refcount block at 0x%" PRIx64 " is something else already", block);
             check->must_rebuild = true;
         }
@@ -279,15 +317,26 @@ int check_count(struct check *check, bool refcount_structures, bool report)
         result = count_recovery(&walk);
     if (!result)
         result = count_claims(&walk);
-    if (!result) {
-        auto_error err = {0};
-        int bitmaps = bitmap_table_visit(q, count_bitmap_span, &walk, &err);
-        if (bitmaps == -EINVAL)
-            problem(&walk, "%s", err.message);
-        else
-            result = bitmaps;
-    }
+    if (!result)
+        result = count_bitmaps(&walk);
     return result || !refcount_structures ? result : count_refcount_structures(&walk);
+}
+
+int check_count_fixed(struct check *check)
+{
+    struct qcow2 *q = check->q;
+    counts_release(&check->counts);
+    if (!counts_init(&check->counts, clusters_of_file(q)))
+        return -ENOMEM;
+    struct walk walk = {.check = check, .report = true, .spans_only = true};
+    int result = count_span(&walk, 0, q->cluster_size, "the header");
+    if (!result)
+        result = count_span(&walk, q->l1.offset, (uint64_t)q->l1.count * 8, "the active L1 table");
+    if (!result)
+        result = count_snapshots(&walk);
+    if (!result)
+        result = count_bitmaps(&walk);
+    return result ? result : count_refcount_structures(&walk);
 }
 
 /* Under the lock. */
@@ -332,15 +381,20 @@ static int clear_marks(struct qcow2 *q)
     return result;
 }
 
+void check_begin_result(const struct qcow2 *q, struct image_check *result)
+{
+    result->has_leaks = result->has_leaks_fixed = result->has_corruptions = result->has_corruptions_fixed = true;
+    result->has_image_end_offset = result->has_total_clusters = result->has_allocated_clusters = true;
+    result->has_fragmented_clusters = result->has_compressed_clusters = true;
+    result->total_clusters = (int64_t)DIV_ROUND_UP(q->size, q->cluster_size);
+}
+
 int qcow2_check_state(struct qcow2 *q, uint32_t repair, struct image_check *result, struct error *err)
 {
     struct check check = {.q = q, .result = result, .repair = repair};
     if (repair && !q->writable)
         return fail(err, EROFS, "the image is open read-only: it cannot be repaired"), -EROFS;
-    result->has_leaks = result->has_leaks_fixed = result->has_corruptions = result->has_corruptions_fixed = true;
-    result->has_image_end_offset = result->has_total_clusters = result->has_allocated_clusters = true;
-    result->has_fragmented_clusters = result->has_compressed_clusters = true;
-    result->total_clusters = (int64_t)DIV_ROUND_UP(q->size, q->cluster_size);
+    check_begin_result(q, result);
     co_mutex_lock(&q->lock);
     bool was_broken = q->broken;
     int status = 0;

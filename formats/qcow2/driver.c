@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "block/name.h"
 #include "formats/qcow2/bitmap_store.h"
+#include "formats/qcow2/live.h"
 #include "formats/qcow2/state.h"
 #include "formats/qcow2/write_log.h"
 #include "qmp/schema/types.h"
@@ -300,6 +301,7 @@ const struct block_driver qcow2_driver = {
     .measure = qcow2_measure,
     .resize = qcow2_resize,
     .check = qcow2_check,
+    .live_check = &qcow2_live_check_ops,
     .change_backing = qcow2_change_backing,
     .make_empty = qcow2_make_empty,
     .info = qcow2_info,

@@ -3,6 +3,7 @@
  * found broken. */
 #include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/claim.h"
+#include "formats/qcow2/live.h"
 #include "formats/qcow2/state.h"
 #include "formats/qcow2/write_log.h"
 
@@ -116,6 +117,7 @@ bool qcow2_load(struct qcow2 *q, struct error *err)
 
 bool qcow2_reload(struct qcow2 *q, struct error *err)
 {
+    live_restart(q);
     cache_forget_all(&q->l2_cache);
     cache_forget_all(&q->refcount_cache);
     disk_table_release(&q->l1);

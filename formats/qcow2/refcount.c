@@ -4,7 +4,7 @@
  * names. Everything here is called under the lock, and works on blocks in the cache.
  */
 #include "formats/qcow2/edges.h"
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/live.h"
 
 #include <inttypes.h>
 
@@ -103,6 +103,7 @@ int refcount_set(struct qcow2 *q, uint64_t index, uint64_t count)
     if (!block)
         return -EIO;
     refcount_write(block, q->header.refcount_order, index_in_block(q, index), count);
+    live_touch(q, index << q->cluster_bits, 1);
     mark_block_dirty(q, index);
     return 0;
 }
@@ -137,6 +138,7 @@ static int add_to_one(struct qcow2 *q, uint64_t index, int delta, struct freed_s
         return -ERANGE;
     count += (uint64_t)(int64_t)delta;
     refcount_write(block, q->header.refcount_order, in_block, count);
+    live_touch(q, index << q->cluster_bits, 1);
     mark_block_dirty(q, index);
     if (count == 0)
         note_freed(q, index, freed);

@@ -12,6 +12,7 @@
  *                           S             S + blocks
  */
 #include "formats/qcow2/edges.h"
+#include "formats/qcow2/live.h"
 #include "formats/qcow2/state.h"
 
 #include <inttypes.h>
@@ -25,6 +26,7 @@ static int create_block(struct qcow2 *q, uint64_t table_index, uint64_t offset, 
         result = refcounts_write(q);
     if (result)
         return result;
+    live_touch(q, offset, q->cluster_size);
     disk_table_set(&q->reftable, (uint32_t)table_index, offset);
     overlap_add(q, OVERLAP_REFBLOCK, offset);
     return 0;
@@ -112,6 +114,7 @@ static int grow_table(struct qcow2 *q, uint64_t wanted_index)
         disk_table_release(&table);
         return result;
     }
+    live_touch(q, offset, used << q->cluster_bits);
     struct host_span old = {q->reftable.offset, (uint64_t)q->reftable.count * 8};
     disk_table_release(&q->reftable);
     q->reftable = table;

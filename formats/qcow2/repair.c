@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "formats/qcow2/counts.h"
 #include "formats/qcow2/entry.h"
+#include "formats/qcow2/live.h"
 #include "qmp/schema/types.h"
 
 /* The block that counts `index`, or NULL when there is none that can be used. */
@@ -21,9 +22,11 @@ static int load_block(struct check *check, uint64_t index, uint8_t **block)
     uint64_t table_index = index >> q->refblock_bits;
     uint64_t offset = table_index < q->reftable.count ? q->reftable.entries[table_index] : 0;
     *block = NULL;
-    if (!offset || in_cluster(q, offset) || offset >= q->file->child->size)
+    if (!offset || in_cluster(q, offset))
         return 0;
-    if (counts_get(&check->counts, cluster_index(q, offset)) != 1)
+    if (check->live && live_touched(check->live, cluster_index(q, offset)))
+        return refblock_load(q, index, block); /* made meanwhile, perhaps not in the file yet */
+    if (offset >= q->file->child->size || counts_get(&check->counts, cluster_index(q, offset)) != 1)
         return 0; /* it is something else, or the block of others too */
     int result = cache_load(&q->refcount_cache, offset, block);
     while (result == -EAGAIN && !(result = refcounts_write(q)))
@@ -44,8 +47,8 @@ static void judge(struct check *check, uint64_t index, uint64_t stored, uint64_t
     *fix = has_block && may_fix(check, leak) && real <= check->q->refcount_max && !check->must_rebuild;
     if (!has_block)
         check->must_rebuild = true;
-    bool silent = check->repair && check->q->header.incompatible & INCOMPATIBLE_DIRTY; /* expected */
-    if (!silent)
+    bool is_dirty = check->q->header.incompatible & INCOMPATIBLE_DIRTY && !check->live;
+    if (!is_dirty || !check->repair) /* else it is expected */
         check_report(check, "%s cluster %" PRIu64 " at 0x%" PRIx64 ": refcount is %" PRIu64 ", references are %" PRIu64,
                      leak ? "leaked" : "damaged", index, index << check->q->cluster_bits, stored, real);
     int64_t *open = leak ? &result->leaks : &result->corruptions;
@@ -53,7 +56,7 @@ static void judge(struct check *check, uint64_t index, uint64_t stored, uint64_t
     ++*(*fix ? fixed : open);
 }
 
-static int compare_block(struct check *check, uint64_t table_index)
+int check_compare_block(struct check *check, uint64_t table_index)
 {
     struct qcow2 *q = check->q;
     uint64_t per_block = 1ull << q->refblock_bits, first = table_index << q->refblock_bits;
@@ -67,7 +70,7 @@ static int compare_block(struct check *check, uint64_t table_index)
         uint64_t stored = block ? refcount_read(block, q->header.refcount_order, i) : 0;
         uint64_t real = counts_get(&check->counts, first + i);
         bool fix = false;
-        if (stored != real)
+        if (stored != real && !(check->live && live_touched(check->live, first + i)))
             judge(check, first + i, stored, real, block != NULL, &fix);
         if (fix) {
             refcount_write(block, q->header.refcount_order, i, real);
@@ -88,7 +91,7 @@ int check_compare(struct check *check)
         bool empty = i >= q->reftable.count || !q->reftable.entries[i];
         if (empty && counts_next(&check->counts, i << q->refblock_bits) >= (i + 1) << q->refblock_bits)
             continue;
-        int result = compare_block(check, i);
+        int result = check_compare_block(check, i);
         if (result)
             return result;
     }
@@ -269,6 +272,7 @@ bool repair_change_width(struct qcow2 *q, uint32_t order, void (*progress)(void 
     struct check check = {.q = q, .result = &found};
     struct rebuild r = {0};
     uint32_t old_order = q->header.refcount_order;
+    live_restart(q);
     int result = check_count(&check, false, true);
     bool ok = !result || fail_errno(err, result, "cannot count the references");
     if (ok && (found.corruptions || found.check_errors))
@@ -310,8 +314,8 @@ static int flag_is_wrong(struct check *check, uint64_t entry, uint64_t host, con
     bool copied = entry & ENTRY_COPIED;
     if (copied == (count == 1))
         return 0;
-    bool silent = check->repair && q->header.incompatible & INCOMPATIBLE_DIRTY;
-    if (!silent)
+    bool is_dirty = q->header.incompatible & INCOMPATIBLE_DIRTY && !check->live;
+    if (!is_dirty || !check->repair)
         check_report(check, "the COPIED flag of %s 0x%016" PRIx64 " is %s, and the refcount is %" PRIu64, what, entry,
                      copied ? "set" : "clear", count);
     ++*(may_fix(check, false) ? &check->result->corruptions_fixed : &check->result->corruptions);
@@ -349,21 +353,25 @@ static int check_l2_flags(struct check *check, uint64_t table, uint64_t guest)
     return 0;
 }
 
-int check_copied_flags(struct check *check)
+int check_flags(struct check *check, uint32_t index)
 {
     struct qcow2 *q = check->q;
-    for (uint32_t i = 0; i < q->l1.count; i++) {
-        uint64_t table = q->l1.entries[i] & ENTRY_OFFSET;
-        if (!table || in_cluster(q, table) || table >= q->file->child->size)
-            continue;
-        int result = flag_is_wrong(check, q->l1.entries[i], table, "L1 entry");
-        if (result > 0 && may_fix(check, false))
-            disk_table_set(&q->l1, i, q->l1.entries[i] ^ ENTRY_COPIED);
-        /* A table that is used several times was counted as such: its entries are looked at all the same. */
-        if (result >= 0 && counts_get(&check->counts, cluster_index(q, table)) <= 1 + q->snapshots.count)
-            result = check_l2_flags(check, table, (uint64_t)i * l2_span(q));
-        if (result < 0)
-            return result;
-    }
-    return 0;
+    uint64_t entry = q->l1.entries[index], table = entry & ENTRY_OFFSET;
+    if (!table || in_cluster(q, table) || table >= q->file->child->size)
+        return 0;
+    int result = flag_is_wrong(check, entry, table, "L1 entry");
+    if (result > 0 && may_fix(check, false))
+        disk_table_set(&q->l1, index, entry ^ ENTRY_COPIED);
+    /* A table that is used several times was counted as such: its entries are looked at all the same. */
+    if (result >= 0 && counts_get(&check->counts, cluster_index(q, table)) <= 1 + q->snapshots.count)
+        result = check_l2_flags(check, table, (uint64_t)index * l2_span(q));
+    return MIN(result, 0);
+}
+
+int check_copied_flags(struct check *check)
+{
+    int result = 0;
+    for (uint32_t i = 0; i < check->q->l1.count && !result; i++)
+        result = check_flags(check, i);
+    return result;
 }

@@ -16,7 +16,7 @@
  * Machine state, which a snapshot may have behind the disk's end, is kept with it and copied by apply; taking a
  * snapshot leaves it out: the emulator owns no image.
  */
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/live.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -30,6 +30,7 @@
 static int begin(struct qcow2 *q)
 {
     co_mutex_lock(&q->lock);
+    live_restart(q);
     int result = q->broken ? -EIO : qcow2_sync_locked(q);
     if (!result)
         result = refcounts_write(q);

@@ -19,6 +19,7 @@
  *   bitmap_store.c  persistent dirty bitmaps            bitmap_table.c     where they are, for checks
  *   references.c counts of everything a table refers to; COPIED flags
  *   counts.c     recount of every reference            check.c, repair.c  compare and mend
+ *   check_live.c the same while guests write
  *   write_log.c  answered writes survive a kill         dirty_log.c  dirty bitmaps survive a crash
  *   amend.c      other options for an old image         measure.c
  *   create.c     new images      preallocate.c, resize.c
@@ -48,6 +49,7 @@
 #include "formats/qcow2/layout.h"
 
 struct codec_cache;
+struct live_check;
 struct stored_bitmap;
 struct log_change;
 struct qcow2_create_options;
@@ -205,6 +207,8 @@ struct qcow2 {
     uint64_t map_writes, map_flushed; /* L2 and L1 writes, and how many of them are behind a barrier */
     struct overlap_set overlap;       /* L2 tables and refcount blocks by cluster */
     vec(struct overlap_span) overlap_spans;
+
+    struct live_check *live; /* a check that is under way while the image is in use (live.h), or NULL */
 
     struct codec_cache *codec; /* compressed clusters: what was inflated lately, and who reads what */
 };

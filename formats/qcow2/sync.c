@@ -36,6 +36,7 @@
  * header sector that names them, then a barrier, and only then is the old place dropped.
  */
 #include "formats/qcow2/edges.h"
+#include "formats/qcow2/live.h"
 #include "formats/qcow2/write_log.h"
 
 #include <string.h>
@@ -53,6 +54,7 @@ int qcow2_begin_changes(struct qcow2 *q)
 
 void qcow2_free_later(struct qcow2 *q, uint64_t offset, uint64_t length, enum free_reason reason)
 {
+    live_touch(q, offset, length);
     if (q->frees.count) {
         struct pending_free *last = vec_last(&q->frees);
         bool whole = in_cluster(q, offset) == 0 && in_cluster(q, last->offset + last->length) == 0;

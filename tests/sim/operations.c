@@ -31,6 +31,8 @@ const struct operation operations[] = {
     {"mirror", "a copy that keeps up, ended or cancelled", BY_OPERATOR, 3, .run = operator_mirror},
     {"bitmap", "a persistent dirty bitmap comes and goes", BY_OPERATOR, 4, TRAIT_QCOW2 | TRAIT_V3,
      .run = operator_bitmap},
+    {"check-in-use", "blockdev-check with repair, while guests write, to its end or cancelled", BY_OPERATOR, 5,
+     TRAIT_QCOW2, .run = operator_check},
 
     /* Tools on the closed image. */
     {"check", "without repair", BY_TOOL, 2, TRAIT_QCOW2, .run = tool_check},

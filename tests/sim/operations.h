@@ -90,6 +90,7 @@ bool operator_query(struct actor *actor);
 bool operator_backup(struct actor *actor);
 bool operator_mirror(struct actor *actor);
 bool operator_bitmap(struct actor *actor);
+bool operator_check(struct actor *actor);
 
 /* tool.c */
 bool tool_check(struct actor *actor);
