@@ -202,13 +202,18 @@ void job_release_claims(struct job *job)
     job->n_claims = 0;
 }
 
+bool job_check_unclaimed(const struct node *node, struct error *err)
+{
+    return !node->job || fail(err, EBUSY, "Node '%s' is busy: block device is in use by block job: %s", node->name,
+                              job_type_name(node->job->driver->type));
+}
+
 bool job_claim(struct job *job, struct node *node, struct error *err)
 {
     if (node->job == job)
         return true;
-    if (node->job)
-        return fail(err, EBUSY, "Node '%s' is busy: block device is in use by block job: %s", node->name,
-                    job_type_name(node->job->driver->type));
+    if (!job_check_unclaimed(node, err))
+        return false;
     node->job = job;
     node_ref(node);
     job->claims = xrealloc_array(job->claims, job->n_claims + 1, sizeof *job->claims);

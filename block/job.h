@@ -125,6 +125,8 @@ void job_drop(struct job *job);
 
 /* A node that belongs to a job may not be the source or target of another. Until the job has ended. */
 bool job_claim(struct job *job, struct node *node, struct error *err);
+/* For those who change the graph around a node without being a job. */
+bool job_check_unclaimed(const struct node *node, struct error *err);
 
 /* What users do; each refuses what the state forbids. `find` of job.c's callers: by id. */
 bool job_user_pause(struct job *job, struct error *err);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "block/create.h"
 #include "block/driver.h"
+#include "block/job.h"
 #include "block/node.h"
 #include "qmp/schema/commands.h"
 #include "storage-daemon/new_image.h"
@@ -37,7 +38,7 @@ static bool check_overlay(const struct node *overlay, struct error *err)
 
 static bool put_in_place(struct snapshot_state *state, struct error *err)
 {
-    if (!check_overlay(state->overlay, err))
+    if (!check_overlay(state->overlay, err) || !job_check_unclaimed(state->node, err))
         return false;
     if (node_is_below(state->node, state->overlay))
         return fail(err, ELOOP, "Making '%s' a backing child of '%s' would create a cycle", state->node->name,

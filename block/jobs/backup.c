@@ -165,7 +165,8 @@ static void backup_clean(struct job *job)
     dirty_bitmap_free(backup->since);
     cbw_set_progress(backup->filter, NULL, NULL);
     edge_detach(backup->edge);
-    if (backup->in_place && !node_replace(backup->filter, backup->source, &err))
+    /* Not the source: an overlay, or the filter of another backup, may have come between the two. */
+    if (backup->in_place && !node_replace(backup->filter, backup->filter->file->child, &err))
         fail(&job->error, EIO, "The filter could not be taken out again: %s", err.message);
     node_drain_end(backup->filter);
     edge_detach(backup->target);
@@ -298,7 +299,9 @@ static bool set_up(struct job *job, struct graph *graph, const struct blockdev_b
     struct node *source = find_node(graph, options->device, err);
     struct node *target = source ? find_node(graph, options->target, err) : NULL;
     backup->source = source;
-    if (!target || !check_nodes(backup, target, options, err) || !job_claim(job, target, err))
+    /* Any number of backups may have one source; a job that moves it, or takes its place, wants it for itself. */
+    if (!target || !check_nodes(backup, target, options, err) || !job_check_unclaimed(source, err) ||
+        !job_claim(job, target, err))
         return false;
     backup->sync = options->sync;
     backup->on_source_error = options->on_source_error;

@@ -251,7 +251,7 @@ static void mirror_clean(struct job *job)
         mirror_top_retire(mirror->filter);
         edge_detach(mirror->source_edge);
         bool is_used = mirror->in_place && !list_empty(&mirror->filter->parents);
-        if (is_used && !node_replace(mirror->filter, mirror->source, &err))
+        if (is_used && !node_replace(mirror->filter, mirror->filter->file->child, &err))
             fail(&job->error, EIO, "The filter could not be taken out again: %s", err.message);
         end_drain(mirror);
     }

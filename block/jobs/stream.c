@@ -100,7 +100,7 @@ static void take_out(struct job *job)
     struct stream *stream = job->state;
     auto_error err = {0};
     edge_detach(TAKE(stream->edge));
-    if (stream->in_place && !node_replace(stream->filter, stream->top, &err))
+    if (stream->in_place && !node_replace(stream->filter, stream->filter->file->child, &err))
         fail(&job->error, EIO, "The filter could not be taken out again: %s", err.message);
     stream->in_place = false;
     if (stream->filter)

@@ -5,6 +5,8 @@
 # requires: qemu-img
 # timeout: 180
 """A backup cycle under guest writes: full, incremental ones, restore, compare. The images are judged by qemu-img."""
+import os
+
 import jobs
 from jobs import Daemon, Guest, check, content, is_moment, make, run, same
 
@@ -133,12 +135,68 @@ def compressed_and_raw():
     same("data.q", "small.q")
     same("data.q", "raw.img", other_form="raw")
     check("small.q")
-    import os
     assert os.stat("small.q").st_size < 1 << 20
     assert os.stat("raw.img").st_blocks * 512 < 6 << 20, "zeroes were written"
+
+
+def two_at_once():
+    """Backups of two moments: the end of one does not take the other out of the way of writes."""
+    make("one.q")
+    make("first.q")
+    make("second.q")
+    with Daemon() as daemon:
+        for name in ("one", "first", "second"):
+            daemon.add(name, f"{name}.q")
+        daemon.export("one")
+        nbd = jobs.Nbd("nbd.sock", "one")
+        assert not nbd.write(0, b"1" * (4 << 20))
+        daemon.do("blockdev-backup", job_id="first", device="one", target="first", sync="full", speed=1)
+        assert not nbd.write(1 << 20, b"2" * (1 << 20))
+        daemon.do("blockdev-backup", job_id="second", device="one", target="second", sync="full", speed=1)
+        daemon.do("block-job-set-speed", device="first", speed=0)
+        daemon.finish("first")
+        assert not nbd.write(0, b"3" * (4 << 20))
+        daemon.do("block-job-set-speed", device="second", speed=0)
+        daemon.finish("second")
+        daemon.do("quit")
+    assert content("first.q") == b"1" * (4 << 20) + bytes(12 << 20)
+    assert content("second.q") == b"1" * (1 << 20) + b"2" * (1 << 20) + b"1" * (2 << 20) + bytes(12 << 20)
+    assert content("one.q") == b"3" * (4 << 20) + bytes(12 << 20)
+
+
+def overlay_meanwhile():
+    """A snapshot of a disk that is being backed up: the end of the backup leaves the overlay where it is. Of one that another kind of
+    job has in use, there is none."""
+    for name in ("below.q", "copy.q", "mirror.q"):
+        if os.path.exists(name):
+            os.unlink(name)
+        make(name)
+    with Daemon() as daemon:
+        for name in ("below", "copy", "mirror"):
+            daemon.add(name, f"{name}.q")
+        daemon.export("below")
+        nbd = jobs.Nbd("nbd.sock", "below")
+        assert not nbd.write(0, b"1" * (4 << 20))
+        daemon.do("blockdev-backup", job_id="j", device="below", target="copy", sync="full", speed=1)
+        daemon.do("blockdev-snapshot-sync", node_name="below", snapshot_file="over.q", snapshot_node_name="over")
+        assert not nbd.write(1 << 20, b"2" * (1 << 20))
+        daemon.do("block-job-set-speed", device="j", speed=0)
+        daemon.finish("j")
+        assert not nbd.write(3 << 20, b"3" * (2 << 20))
+        wanted = b"1" * (1 << 20) + b"2" * (1 << 20) + b"1" * (1 << 20) + b"3" * (2 << 20)
+        assert nbd.read(0, 5 << 20)[1] == wanted
+        daemon.do("blockdev-mirror", job_id="m", device="over", target="mirror", sync="none")
+        snapshot = {"node_name": "over", "snapshot_file": "more.q", "snapshot_node_name": "more"}
+        assert "in use by block job: mirror" in daemon.refuses("blockdev-snapshot-sync", **snapshot)
+        assert "in use by block job: mirror" in daemon.refuses("blockdev-backup", job_id="j", device="over", target="copy", sync="full")
+        daemon.do("quit")
+    assert content("copy.q") == content("below.q") == b"1" * (4 << 20) + bytes(12 << 20)
+    assert content("over.q") == wanted + bytes(11 << 20)
 
 
 full_and_incremental()
 bitmap_modes()
 top_none_and_overlay()
 compressed_and_raw()
+two_at_once()
+overlay_meanwhile()
