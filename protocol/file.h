@@ -52,6 +52,9 @@ int64_t file_allocated_size(struct node *node);
 bool file_set_length(struct io_file *file, const char *filename, uint64_t old_size, uint64_t size,
                      enum preallocation preallocation, struct error *err);
 
+/* file_zones.c */
+extern const struct zone_ops file_zone_ops;
+
 /* file_create.c */
 extern const struct create_ops file_create_ops, host_device_create_ops;
 

@@ -11,6 +11,7 @@
  * accept only the operations of base/loop_uring.c (IORING_REGISTER_RESTRICTIONS).
  */
 #include <errno.h>
+#include <linux/blkzoned.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/keyctl.h>
@@ -130,7 +131,8 @@ static const struct walls_call device_orders[] = {
     TCGETS2 */), EQUAL(ioctl, 1, 0x402c542b /* TCSETS2 */), EQUAL(ioctl, 1, 0x402c542c /* TCSETSW2 */), EQUAL(ioctl,
     1, 0x402c542d /* TCSETSF2 */), EQUAL(ioctl, 1, TIOCGWINSZ), EQUAL(ioctl, 1, TIOCGPGRP), EQUAL(ioctl, 1,
     TIOCGPTN), EQUAL(ioctl, 1, TIOCSPTLCK), EQUAL(ioctl, 1, TIOCGPTPEER), EQUAL(ioctl, 1, TCFLSH), EQUAL(ioctl, 1,
-    TCSBRK), EQUAL(ioctl, 1, TIOCOUTQ),
+    TCSBRK), EQUAL(ioctl, 1, TIOCOUTQ), EQUAL(ioctl, 1, BLKREPORTZONE), EQUAL(ioctl, 1, BLKRESETZONE), EQUAL(ioctl,
+    1, BLKOPENZONE), EQUAL(ioctl, 1, BLKCLOSEZONE), EQUAL(ioctl, 1, BLKFINISHZONE),
 };
 
 /* Sockets: what may be done with one ... */

@@ -7,10 +7,12 @@
  * looked at.
  */
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/math.h"
 #include "base/size.h"
 #include "block/query.h"
 #include "image-tools/img/command.h"
@@ -18,15 +20,19 @@
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
 
+#define BUFFER_ALIGNMENT 4096u /* of block_alloc_buffer() at least */
+
 struct info_options {
     const char *format, *output, *cache;
-    bool backing_chain, force_share, image_opts, confined;
+    bool backing_chain, force_share, image_opts, confined, limits;
     struct texts objects;
 };
 
 static const struct tool_option info_options[] = {
     OPTION_ROW_TEXT('f', "format", "FMT", struct info_options, format, "format of the image (default: probed)"),
-    OPTION_ROW_FLAG(0, "backing-chain", struct info_options, backing_chain, "also describe the images below it"),
+    OPTION_ROW_FLAG('b', "backing-chain", struct info_options, backing_chain, "also describe the images below it"),
+    OPTION_ROW_FLAG(0, "limits", struct info_options, limits,
+                    "also tell what requests the image, and the nodes it consists of, take"),
     OPTION_ROW_TEXT(0, "output", "human|json", struct info_options, output, "layout of the result (default: human)"),
     OPTION_ROW_TEXT('t', "cache", "MODE", struct info_options, cache, "cache mode to open the image with"),
     OPTION_ROW_FLAG('U', "force-share", struct info_options, force_share,
@@ -36,7 +42,6 @@ static const struct tool_option info_options[] = {
     OPTION_ROW_FLAG(0, "image-opts", struct info_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct info_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
-    OPTION_ROW_LATER(0, "limits", NULL, "limits of block nodes are not shown"),
     OPTIONS_END,
 };
 
@@ -58,6 +63,15 @@ static void print_specific(const struct image_info_specific *specific, unsigned 
     tool_print_members(data, indent + 4);
 }
 
+static void print_limits(const struct block_limits_info *limits, unsigned indent)
+{
+    if (!limits)
+        return;
+    auto_json *json = block_limits_info_to_json(limits);
+    printf("%*sBlock limits:\n", (int)indent, "");
+    tool_print_members(json, indent + 4);
+}
+
 /* A child, such as the file that holds the image; `path` names its place ("/file", "/file/file"). */
 static void print_child(const char *path, const struct block_graph_info *info)
 {
@@ -68,6 +82,7 @@ static void print_child(const char *path, const struct block_graph_info *info)
         print_size("    disk size", info->actual_size);
         printf("\n");
     }
+    print_limits(info->limits, 4);
     print_specific(info->format_specific, 4);
     for (size_t i = 0; i < info->n_children; i++) {
         auto_free char *deeper = xasprintf("%s/%s", path, info->children[i]->name);
@@ -127,6 +142,7 @@ static void print_human(const struct block_graph_info *info)
         printf("cleanly shut down: no\n");
     print_backing(info);
     print_snapshots(info);
+    print_limits(info->limits, 0);
     print_specific(info->format_specific, 0);
     for (size_t i = 0; i < info->n_children; i++) {
         auto_free char *path = xasprintf("/%s", info->children[i]->name);
@@ -193,9 +209,44 @@ static bool visit(struct visits *visits, const struct node *node, const char *fi
     return true;
 }
 
+static struct block_limits_info *limits_of(const struct node *node)
+{
+    const struct block_limits *from = &node->limits;
+    struct block_limits_info *limits = block_limits_info_new();
+    limits->request_alignment = MAX(from->request_alignment, 1u);
+    limits->has_max_discard = from->max_discard != 0;
+    limits->max_discard = from->max_discard;
+    limits->has_discard_alignment = from->discard_alignment != 0;
+    limits->discard_alignment = (uint32_t)from->discard_alignment;
+    limits->has_max_write_zeroes = from->max_zero != 0;
+    limits->max_write_zeroes = from->max_zero;
+    limits->has_write_zeroes_alignment = from->zero_alignment != 0;
+    limits->write_zeroes_alignment = (uint32_t)from->zero_alignment;
+    limits->has_opt_transfer = from->optimal_transfer != 0;
+    limits->opt_transfer = from->optimal_transfer;
+    limits->has_max_transfer = from->max_transfer && from->max_transfer <= UINT32_MAX;
+    limits->max_transfer = limits->has_max_transfer ? (uint32_t)from->max_transfer : 0;
+    limits->max_iov = IOV_MAX;
+    limits->min_mem_alignment = MAX(from->memory_alignment, 1u);
+    limits->opt_mem_alignment = MAX(from->memory_alignment, BUFFER_ALIGNMENT);
+    return limits;
+}
+
+/* The description has the node's children in their order, but for the backing node. */
+static void add_limits(const struct node *node, struct block_graph_info *info)
+{
+    size_t i = 0;
+    const struct edge *edge;
+    info->limits = limits_of(node);
+    list_for_each (edge, &node->children, parent_link) {
+        if (edge != node->backing && i < info->n_children)
+            add_limits(edge->child, info->children[i++]->info);
+    }
+}
+
 static struct block_graph_info *describe_one(struct tool *tool, const char *filename, const char *format,
-                                             bool is_image_opts, const struct open_mode *mode, struct visits *visits,
-                                             struct error *err)
+                                             bool is_image_opts, const struct open_mode *mode, bool with_limits,
+                                             struct visits *visits, struct error *err)
 {
     struct edge *edge = tool_open(tool, filename, is_image_opts, format, mode, 0, err);
     if (!edge)
@@ -203,6 +254,8 @@ static struct block_graph_info *describe_one(struct tool *tool, const char *file
     struct block_graph_info *info = NULL;
     if (visit(visits, edge->child, filename, err))
         info = node_query_graph(edge->child, err);
+    if (info && with_limits)
+        add_limits(edge->child, info);
     if (info && tool->confined) {
         free(info->format);
         info->format = xstrdup(tool_format(edge->child));
@@ -220,13 +273,13 @@ static bool describe_chain(struct tool *tool, const struct info_options *options
     if (options->cache && !tool_cache_mode(options->cache, &mode, &writethrough, err))
         return false;
     struct block_graph_info *info =
-        describe_one(tool, filename, options->format, options->image_opts, &mode, visits, err);
+        describe_one(tool, filename, options->format, options->image_opts, &mode, options->limits, visits, err);
     while (info) {
         block_graph_info_list_append(chain, info);
         if (!options->backing_chain || !info->full_backing_filename)
             return true;
-        info =
-            describe_one(tool, info->full_backing_filename, info->backing_filename_format, false, &mode, visits, err);
+        info = describe_one(tool, info->full_backing_filename, info->backing_filename_format, false, &mode,
+                            options->limits, visits, err);
     }
     return false;
 }

@@ -9,10 +9,11 @@
 const struct tool_option io_no_options[] = {OPTIONS_END};
 
 const struct io_command *const io_commands[] = {
-    &io_abort,    &io_aio_discard, &io_aio_flush, &io_aio_read,   &io_aio_write,    &io_alloc,  &io_break,
-    &io_close,    &io_discard,     &io_flush,     &io_help,       &io_info,         &io_length, &io_map,
-    &io_open,     &io_quit,        &io_read,      &io_readv,      &io_remove_break, &io_reopen, &io_resume,
-    &io_sigraise, &io_sleep,       &io_truncate,  &io_wait_break, &io_write,        &io_writev, NULL,
+    &io_abort,      &io_aio_discard, &io_aio_flush, &io_aio_read,    &io_aio_write,    &io_alloc,  &io_break,
+    &io_close,      &io_discard,     &io_flush,     &io_help,        &io_info,         &io_length, &io_map,
+    &io_open,       &io_quit,        &io_read,      &io_readv,       &io_remove_break, &io_reopen, &io_resume,
+    &io_sigraise,   &io_sleep,       &io_truncate,  &io_wait_break,  &io_write,        &io_writev, &io_zone_append,
+    &io_zone_close, &io_zone_finish, &io_zone_open, &io_zone_report, &io_zone_reset,   NULL,
 };
 
 static const struct io_command *find_command(const char *name)

@@ -47,6 +47,8 @@ extern const struct io_command io_aio_read, io_aio_write, io_aio_discard, io_aio
 extern const struct io_command io_flush, io_discard, io_length, io_truncate, io_map, io_alloc, io_info;
 extern const struct io_command io_open, io_close, io_help, io_quit, io_sleep, io_reopen, io_abort, io_sigraise;
 extern const struct io_command io_break, io_remove_break, io_resume, io_wait_break;
+extern const struct io_command io_zone_append, io_zone_close, io_zone_finish, io_zone_open, io_zone_report,
+    io_zone_reset;
 
 /* Runs one line. false: it failed, and said why. YIELDS. */
 bool io_run_line(struct io *io, const char *line);

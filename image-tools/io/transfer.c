@@ -20,7 +20,7 @@
 struct transfer_options {
     const char *pattern, *source; /* -P, and -s of write */
     const char *verify_start, *verify_length;
-    bool machine_readable, quiet, verbose, fua, zero, unmap, no_fallback, compressed, ignored;
+    bool machine_readable, quiet, verbose, fua, zero, unmap, no_fallback, compressed, ignored, vm_state, invalid;
 };
 
 struct transfer {
@@ -130,6 +130,10 @@ static bool check_write_options(const struct transfer_options *options)
         printf("-n requires -z to be specified\n");
     else if (options->unmap && !options->zero)
         printf("-u requires -z to be specified\n");
+    else if (options->vm_state && options->compressed)
+        printf("-b and -c cannot be specified at the same time\n");
+    else if (options->vm_state && options->zero)
+        printf("-b and -z cannot be specified at the same time\n");
     else if (options->compressed && options->zero)
         printf("-c and -z cannot be specified at the same time\n");
     else
@@ -247,7 +251,12 @@ static bool carry_out(struct transfer *transfer)
 
 static bool run_now(struct io *io, bool is_write, const void *values, const struct texts *arguments)
 {
-    auto_transfer *transfer = build(io, is_write, values, arguments);
+    const struct transfer_options *options = values;
+    auto_transfer *transfer = build(io, is_write, options, arguments);
+    if (transfer && options->vm_state) {
+        io_failed(is_write ? "write" : "read", -ENOTSUP);
+        return false;
+    }
     return transfer && carry_out(transfer);
 }
 
@@ -262,7 +271,14 @@ static void async_entry(void *arg)
 
 static bool run_async(struct io *io, bool is_write, const void *values, const struct texts *arguments)
 {
-    struct transfer *transfer = build(io, is_write, values, arguments);
+    const struct transfer_options *options = values;
+    if (options->invalid) {
+        struct block_stats *stats = &io->edge->child->stats;
+        printf("injecting invalid %s request\n", is_write ? "write" : "read");
+        *(is_write ? &stats->invalid_writes : &stats->invalid_reads) += 1;
+        return true;
+    }
+    struct transfer *transfer = build(io, is_write, options, arguments);
     if (!transfer)
         return false;
     transfer->is_async = true;
@@ -314,9 +330,11 @@ static bool aio_flush_run(struct io *io, void *values, const struct texts *argum
 #define ROW_FUA OPTION_ROW_FLAG('f', NULL, struct transfer_options, fua, "on stable storage when it is done")
 #define ROW_ZERO OPTION_ROW_FLAG('z', NULL, struct transfer_options, zero, "write zeroes, by a request made for it")
 #define ROW_UNMAP OPTION_ROW_FLAG('u', NULL, struct transfer_options, unmap, "with -z: may deallocate")
-#define ROW_VM_STATE OPTION_ROW_LATER('b', NULL, NULL, "it has no saved machine state")
+#define ROW_VM_STATE                                                                                                   \
+    OPTION_ROW_FLAG('b', NULL, struct transfer_options, vm_state, "machine state instead of the disk: no format has it")
 #define ROW_REGISTERED OPTION_ROW_FLAG('r', NULL, struct transfer_options, ignored, "ignored: no buffer needs it")
-#define ROW_INVALID OPTION_ROW_LATER('i', NULL, NULL, "it does not count invalid requests")
+#define ROW_INVALID                                                                                                    \
+    OPTION_ROW_FLAG('i', NULL, struct transfer_options, invalid, "only count an invalid request in the statistics")
 
 static const struct tool_option read_options[] = {
     ROW_MACHINE,

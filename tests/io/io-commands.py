@@ -78,7 +78,7 @@ def failures():
         ("read 0 3G", "length cannot exceed 2147483136, given 3G"), ("read -P 300 0 1", "300 is not a valid pattern byte"),
         ("write -n 0 1k", "-n requires -z"), ("write -u 0 1k", "-u requires -z"), ("write -z -P 1 0 1k", "Only one of"),
         ("write -s missing 0 1k", "missing: No such file"), ("write -c 1 512", "sector-aligned"),
-        ("write -b 0 1k", "not supported by this version"), ("read -x 0 1", "unrecognized option '-x'"),
+        ("write -b 0 1k", "write failed: Operation not supported"), ("read -x 0 1", "unrecognized option '-x'"),
         ("truncate -m foo 1M", "foo"), ("sleep x", "x is not a valid number"), ("flush 1", "bad argument count"),
         ("open a", "file open already"), ("help foo", "command foo not found"), ("read 1 99999999999999999999", "Parsing"),
     ]:
