@@ -87,6 +87,8 @@ struct nbd_connection {
     bool extended;                 /* extended headers: `structured` is true then as well */
     struct nbd_selection contexts; /* negotiated for context_export */
     struct nbd_export *context_export;
+    void (*left)(void *user); /* of who has attached it; NULL: it has shaken hands itself */
+    void *user;
 
     /* Receiving: bytes [used, filled) of `buffer` are not parsed yet. */
     uint8_t *buffer;
@@ -138,6 +140,7 @@ struct nbd_export *nbd_find_export(struct nbd_server *server, const char *name, 
 uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct nbd_export *export);
 
 /* server.c: while a connection is in an export, the export stays; closing it disconnects them. */
+void nbd_enter_export(struct nbd_connection *connection, struct nbd_export *export);
 void nbd_leave_export(struct nbd_connection *connection);
 /* The client is gone, and its connection ends as soon as its requests have. */
 void nbd_disconnect(struct nbd_connection *connection);

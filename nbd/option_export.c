@@ -8,13 +8,6 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 
-/* From here on the export cannot go away under us, and closing it ends this connection. */
-static void enter_export(struct nbd_connection *connection, struct nbd_export *export)
-{
-    connection->export = export;
-    export->connections++;
-}
-
 static enum outcome begin(struct nbd_connection *connection)
 {
     if (connection->context_export != connection->export)
@@ -29,7 +22,7 @@ enum outcome option_export_name(const struct option *option)
     struct nbd_export *export = nbd_find_export(connection->server, (const char *)option->data, option->length);
     if (!export || connection->extended) /* with extended headers, a client must use NBD_OPT_GO */
         return HANG_UP;
-    enter_export(connection, export);
+    nbd_enter_export(connection, export);
     uint8_t answer[10 + 124] = {0};
     store_be64(answer, export->edge->child->size);
     store_be16(answer + 8, nbd_export_flags(connection, export));
@@ -113,7 +106,7 @@ enum outcome option_info_or_go(const struct option *option)
         return option_refuse(option, NBD_REP_ERR_UNKNOWN, "export '%.*s' is not present", (int)MIN(name_length, 256u),
                              name);
 
-    enter_export(connection, export);
+    nbd_enter_export(connection, export);
     bool alive = true;
     for (uint16_t i = 0; alive && i < count; i++)
         alive = send_requested_info(option, export, load_be16(requests + 2 * i));

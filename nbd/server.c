@@ -22,6 +22,12 @@ static void handshake_timeout(void *arg)
     co_cancel(connection->co);
 }
 
+void nbd_enter_export(struct nbd_connection *connection, struct nbd_export *export)
+{
+    connection->export = export;
+    export->connections++;
+}
+
 void nbd_leave_export(struct nbd_connection *connection)
 {
     struct nbd_export *export = connection->export;
@@ -37,6 +43,8 @@ static void connection_free(struct nbd_connection *connection)
 {
     struct nbd_server *server = connection->server;
     nbd_leave_export(connection);
+    if (connection->left)
+        connection->left(connection->user);
     list_remove(&connection->link);
     stream_close(connection->stream);
     struct nbd_request *request;
@@ -62,7 +70,7 @@ static void connection_run(void *arg)
     if (server->limits.handshake_seconds)
         loop_timer_arm(server->loop, &deadline,
                        loop_now_ns(server->loop) + server->limits.handshake_seconds * 1000000000ull);
-    bool agreed = nbd_handshake(connection);
+    bool agreed = connection->export || nbd_handshake(connection);
     loop_timer_cancel(&deadline);
     if (agreed) {
         connection->export->served = true;
@@ -78,7 +86,7 @@ static void connection_run(void *arg)
 }
 
 /* The slot (max_connections) is the caller's to have taken. */
-static void connection_start(struct nbd_server *server, struct stream *stream)
+static struct nbd_connection *connection_start(struct nbd_server *server, struct stream *stream)
 {
     struct nbd_connection *connection = new (struct nbd_connection);
     connection->server = server;
@@ -91,6 +99,7 @@ static void connection_start(struct nbd_server *server, struct stream *stream)
     co_group_init(&connection->senders);
     list_append(&server->connections, &connection->link);
     connection->co = co_spawn(server->loop, &server->group, connection_run, connection);
+    return connection;
 }
 
 /* Server
@@ -247,6 +256,16 @@ struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_ex
     }
     list_append(&server->exports, &export->link);
     return export;
+}
+
+uint16_t nbd_export_attach(struct nbd_export *export, struct stream *stream, void (*left)(void *user), void *user)
+{
+    co_semaphore_acquire(&export->server->free_slots);
+    struct nbd_connection *connection = connection_start(export->server, stream); /* runs when we wait */
+    connection->left = left;
+    connection->user = user;
+    nbd_enter_export(connection, export);
+    return nbd_export_flags(connection, export);
 }
 
 uint32_t nbd_export_connections(const struct nbd_export *export)

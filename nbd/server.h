@@ -59,6 +59,10 @@ struct nbd_bitmap_option {
  * taken or too long. */
 struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_export_options *options,
                                   struct edge *edge, struct error *err);
+/* A client that knows from elsewhere what the handshake would say, such as the kernel: `stream`, which is taken over,
+ * is in transmission from the first byte on, with simple replies. Returns the transmission flags. `left` is called when
+ * the client is gone. YIELDS while the server has as many clients as it may. */
+uint16_t nbd_export_attach(struct nbd_export *export, struct stream *stream, void (*left)(void *user), void *user);
 uint32_t nbd_export_connections(const struct nbd_export *export);
 /* Disconnects its clients and waits for their requests. YIELDS. */
 void nbd_export_free(struct nbd_export *export);

@@ -27,6 +27,10 @@ static const struct tool_option nbd_options[] = {
                     "offer the context qemu:allocation-depth"),
     OPTION_ROW_TEXTS('B', "bitmap", "NAME", struct nbd_options, bitmaps,
                      "offer a persistent dirty bitmap as context qemu:dirty-bitmap:NAME; may be repeated"),
+    OPTION_ROW_TEXT('c', "connect", "DEVICE", struct nbd_options, connect,
+                    "make the image a disk of this machine: /dev/nbd0 (goes to the background, but with -v)"),
+    OPTION_ROW_FLAG('d', "disconnect", struct nbd_options, disconnect,
+                    "disconnect such a device, given in place of FILE"),
     OPTION_ROW_FLAG('L', "list", struct nbd_options, list, "list the exports of another server (-k, or -b and -p)"),
     OPTION_ROW_TEXTS(0, "object", "TYPE,id=ID[,...]", struct nbd_options, objects,
                      "make an object, such as a secret; 'help' lists types"),
@@ -51,16 +55,15 @@ static const struct tool_option nbd_options[] = {
     OPTION_ROW_FLAG(0, "image-opts", struct nbd_options, image_opts, "FILE is driver=FORMAT,file.filename=..."),
     OPTION_ROW_TEXT('T', "trace", "GLOB[,...]", struct nbd_options, trace, "switch trace points on; 'help' lists them"),
     OPTION_ROW_FLAG('V', "version", struct nbd_options, version, "print the version and exit"),
-    OPTION_ROW_LATER('c', "connect", "DEVICE", "it does not drive the kernel's NBD client; use nbd-client(8)"),
-    OPTION_ROW_LATER('d', "disconnect", NULL, "it does not drive the kernel's NBD client; use nbd-client(8)"),
     OPTIONS_END,
 };
 
 static void print_help(void)
 {
-    printf("Usage: %s [OPTION]... FILE\n       %s -L [OPTION]...\n"
-           "Serves a disk image to NBD clients, or lists the exports of a server.\n\n",
-           log_program(), log_program());
+    printf("Usage: %s [OPTION]... FILE\n       %s -c DEVICE [OPTION]... FILE\n       %s -d DEVICE\n       %s -L "
+           "[OPTION]...\n"
+           "Serves a disk image to NBD clients, makes it a disk of this machine, or lists the exports of a server.\n\n",
+           log_program(), log_program(), log_program(), log_program());
     options_print_help(stdout, nbd_options);
     printf("\nWith systemd's socket activation (LISTEN_FDS), it listens on the socket that it is given.\n\n");
     tool_print_formats();
@@ -86,6 +89,29 @@ static int run_in_tool(struct tool *tool)
     return options->list ? nbd_list(tool, options) : nbd_serve(tool, options);
 }
 
+/* What cannot go together; says so. */
+static bool check_usage(const struct nbd_options *options, size_t names)
+{
+    const char *problem = NULL;
+    if (options->list && names)
+        problem = "List mode is incompatible with a file name";
+    else if (options->list && (options->connect || options->disconnect))
+        problem = "List mode is incompatible with device settings";
+    else if (options->disconnect && names != 1)
+        problem = "Expecting the device that -d is to disconnect";
+    else if (!options->list && names != 1)
+        problem = "Expecting one image file name";
+    else if (options->disconnect && options->connect)
+        problem = "-c and -d exclude each other";
+    else if (options->connect && options->tls_creds)
+        problem = "The kernel does not speak TLS: --tls-creds and -c exclude each other";
+    else if (options->tls_hostname && !options->list)
+        problem = "--tls-hostname is for clients: it needs -L";
+    if (problem)
+        log_error("%s", problem);
+    return !problem;
+}
+
 static int run(int argc, char **argv, struct nbd_options *options)
 {
     auto_error err = {0};
@@ -107,16 +133,17 @@ static int run(int argc, char **argv, struct nbd_options *options)
         return 1;
     if (options->verbose && !tool_enable_trace("nbd_*"))
         return 1;
-    if (rest.count != !options->list) {
-        log_error(options->list ? "List mode is incompatible with a file name" : "Expecting one image file name");
+    if (!check_usage(options, rest.count))
         return usage_error();
-    }
-    if (options->tls_hostname && !options->list) {
-        log_error("--tls-hostname is for clients: it needs -L");
-        return usage_error();
-    }
+    if (options->disconnect)
+        return device_disconnect(rest.items[0]);
     options->image = rest.count ? rest.items[0] : NULL;
+    options->fork |= options->connect && !options->verbose;
     options->ready_fd = options->fork && !options->list ? background_begin() : -1;
+    if (options->connect && !(options->device = device_begin(options->connect, &err))) {
+        log_failure(&err);
+        return 1;
+    }
 
     sigset_t ending; /* nbd_serve() reads them from a descriptor */
     sigemptyset(&ending);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -172,6 +173,12 @@ static bool find_address(const struct nbd_options *options, struct stream_addres
     return true;
 }
 
+/* Then nobody else need find us. */
+static bool is_for_kernel_alone(const struct nbd_options *options)
+{
+    return options->device && !options->socket && !options->port && !options->bind;
+}
+
 static bool start_server(struct serving *serving, struct error *err)
 {
     const struct nbd_options *options = serving->options;
@@ -183,6 +190,8 @@ static bool start_server(struct serving *serving, struct error *err)
                      &description.limits.handshake_seconds, err) ||
         !find_address(options, &address, err))
         return false;
+    if (is_for_kernel_alone(options))
+        description.address = NULL;
     if (options->selinux_label && !label_sockets(options->selinux_label, err))
         return false;
     serving->servers = nbd_servers_new(serving->tool->loop, serving->tool->objects);
@@ -253,6 +262,10 @@ static bool serve(struct serving *serving, struct error *err)
     if (!open_image(serving, &writethrough, err) || !start_server(serving, err) ||
         !make_export(serving, writethrough, err))
         return false;
+    if (options->device && !device_connect(options->device, serving->export, serving->edge, on_left, serving, err))
+        return false;
+    if (options->device && options->verbose)
+        fprintf(stderr, "NBD device %s is now connected to %s\n", options->connect, options->image);
     auto_free char *pidfile = NULL;
     if (options->pidfile && !(pidfile = background_write_pidfile(options->pidfile, err)))
         return false;
@@ -274,6 +287,7 @@ int nbd_serve(struct tool *tool, struct nbd_options *options)
     bool ok = serve(&serving, &err);
     if (!ok)
         log_failure(&err);
+    device_end(options->device);
     graph_give_up(tool->graph);
     if (serving.export)
         nbd_export_free(serving.export);

@@ -125,6 +125,6 @@ for words, text in ((["-e", "x", "a.raw"], "Invalid shared device number 'x'"), 
                     (["-L", "a.raw"], "List mode"), (["-k", "s", "-p", "1", "a.raw"], "exclude each other"),
                     (["-f", "raw", "-k", "s", "-o", "9M", "a.raw"], "has to be smaller than the image size"),
                     (["--tls-authz=x", "-k", "s", "-f", "raw", "a.raw"], "tls-creds"),
-                    (["-c", "/dev/nbd0", "a.raw"], "not supported"), (["-k", "s", "nothing"], "nothing")):
+                    (["-c", "/dev/null", "a.raw"], "not a device of the kernel"), (["-k", "s", "nothing"], "nothing")):
     result = run(NBD, *words, status=1)
     check(text in result.err, f"wanted '{text}': {result}")
