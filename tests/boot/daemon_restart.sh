@@ -22,7 +22,7 @@ start_daemon() {
 trap 'kill "$daemon" 2>/dev/null || true' EXIT
 
 start_daemon
-timeout 300 "$SPINDLE_SYSTEM" -M virt -smp 2 -m 256M -nographic -bios "$SPINDLE_GUEST/fw_dynamic.bin" \
+timeout "$(patience 300)" "$SPINDLE_SYSTEM" -M virt -smp 2 -m 256M -nographic -bios "$SPINDLE_GUEST/fw_dynamic.bin" \
     -kernel "$SPINDLE_GUEST/Image" -initrd "$SPINDLE_GUEST/initrd" -append "root=/dev/vda rw console=ttyS0 quiet panic=-1 selftest=1" \
     -chardev socket,id=c,path=d.sock -device vhost-user-blk,chardev=c,num-queues=2 </dev/null >console.log 2>&1 &
 guest=$!

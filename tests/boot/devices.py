@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+from patience import patience
+
 BIN = os.environ["SPINDLE_BIN"]
 GUEST = os.environ.get("SPINDLE_GUEST", os.path.join(os.environ["SPINDLE_SRC"], "build/guest"))
 if not os.path.exists(os.path.join(GUEST, "Image")):
@@ -30,7 +32,7 @@ class Guest:
         os.set_blocking(self.process.stdout.fileno(), False)
         self.text = ""
 
-    def expect(self, pattern, seconds=120):
+    def expect(self, pattern, seconds=patience(120)):
         end = time.monotonic() + seconds
         while not (match := re.search(pattern, self.text)):
             data = self.process.stdout.read()
@@ -106,7 +108,7 @@ def main():
     guest.expect("OpenSBI")
     guest.expect(r"/ # ")
     guest.type("poweroff -f")
-    check(guest.process.wait(60) == 0, "power off")
+    check(guest.process.wait(patience(60)) == 0, "power off")
     print("all devices work")
 
 

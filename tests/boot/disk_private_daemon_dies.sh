@@ -14,7 +14,7 @@ for device in virtio-blk-device,drive=d virtio-blk-device,drive=d,serial=x; do #
     # shellcheck disable=SC2046 # one word and a space
     kill -9 $(cat "/proc/$emulator/task/$emulator/children")
     status=0
-    timeout 20 tail --pid="$emulator" -f /dev/null || die "$device: the emulator hangs"
+    timeout "$(patience 20)" tail --pid="$emulator" -f /dev/null || die "$device: the emulator hangs"
     wait "$emulator" || status=$?
     emulator=
     [ $status -eq 1 ] || die "$device: code $status instead of 1"

@@ -27,7 +27,7 @@ wait_console 1 "selftest: .* writing"
 end_server KILL
 sleep 2
 kill -TERM "$emulator"
-timeout 10 tail --pid="$emulator" -f /dev/null || die "the emulator waits for a server that is away"
+timeout "$(patience 10)" tail --pid="$emulator" -f /dev/null || die "the emulator waits for a server that is away"
 wait "$emulator"
 emulator=
 
@@ -47,6 +47,6 @@ until [ "$(tr -d '\r' <console-1 | grep -c 'selftest: .* writing')" -ge 2 ]; do
     sleep 0.1
 done
 monitor quit
-timeout 20 tail --pid="$emulator" -f /dev/null || die "the emulator does not end"
+timeout "$(patience 20)" tail --pid="$emulator" -f /dev/null || die "the emulator does not end"
 wait "$emulator"
 emulator=

@@ -23,6 +23,11 @@ die() {
     exit 1
 }
 
+# Seconds to wait for what should not take so long: more where a sanitizer makes everything slow.
+patience() {
+    echo $(($1 * ${SPINDLE_TIMEOUT_FACTOR:-1}))
+}
+
 need_program() {
     command -v "$1" >/dev/null 2>&1 || die "cannot find $1" "./quickstart --build-only builds it"
 }
