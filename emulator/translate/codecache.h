@@ -52,11 +52,17 @@ struct code_block {
     uint64_t code;     /* entry, as executed (rx); evaluator: 0 */
     uint16_t insns;
     bool dead;
-    uint32_t exits, exit_count; /* in machine_code.exits */
+    uint32_t exits, exit_count;   /* in machine_code.exits */
+    uint32_t faults, fault_count; /* direct memory: struct code_fault in the cache, ascending */
     struct code_block *hash_next, *page_next[2];
     struct code_exit *into;
     struct ir_block *ir;          /* evaluator only */
     struct ir_recovery *recovery; /* of `ir`, when puts are sunk */
+};
+
+/* Direct memory: this host instruction may fault, on behalf of that guest instruction. */
+struct code_fault {
+    uint16_t host, guest; /* from block->code, from block->pc */
 };
 
 struct code_page {
@@ -87,7 +93,9 @@ struct page_identity {
 struct machine_code {
     const struct guest *guest;
     const struct translate_host *host;
-    struct physmap *memory;
+    struct physmap *memory; /* NULL: direct */
+    bool is_direct;
+    struct translate_direct direct;
     bool dump;
     bool sunk; /* the evaluator keeps puts back (recovery.h) */
 
@@ -118,7 +126,10 @@ struct machine_code {
 
 /* translate_cpu.exit_link: the number of an exit, or this bit and the number of a block (dead, or to be evaluated). */
 #define CODE_EXIT_IS_BLOCK 0x80000000u
-enum { TRANSLATE_EXIT_EVALUATE = 4 }; /* from translate_host.enter() only: exit_link is the block */
+enum {
+    TRANSLATE_EXIT_EVALUATE = 4, /* from translate_host.enter() only: exit_link is the block */
+    TRANSLATE_EXIT_CAREFUL = 5   /* the same: direct memory, an address out of it; the evaluator does the instruction */
+};
 
 struct fetch_entry {
     uint64_t page, physical; /* page addresses */
@@ -214,6 +225,9 @@ bool memory_cmpxchg(struct translate_cpu *tc, uint64_t address, uint64_t expecte
 bool memory_load_reserved(struct translate_cpu *tc, uint64_t address, struct ir_mem mem, uint64_t *value);
 bool memory_store_conditional(struct translate_cpu *tc, uint64_t address, uint64_t value, struct ir_mem mem,
                               uint64_t *failed);
+
+/* One instruction by the evaluator, leaving no block behind. Returns an enum translate_exit. */
+unsigned translate_carefully(struct translate_cpu *tc);
 
 /* Making a block (compile.c): for tc->pc, whose page is `page`. NULL: full, or exception (tc->exception). */
 struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *page);

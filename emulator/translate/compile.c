@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "emulator/translate/codecache.h"
 #include "emulator/translate/recovery.h"
+#include "emulator/translate/try_access.h"
 
 /* Where the front end's bytes come from. */
 struct translate_fetch {
@@ -48,6 +49,23 @@ static const uint8_t *second_page(struct translate_block *t, uint64_t pc)
     return f->second.host;
 }
 
+/* Direct memory may be gone although the guest may execute it: a file that was cut. */
+static bool fetch_byte(struct translate_cpu *tc, uint64_t pc, const uint8_t *host, uint8_t *byte)
+{
+    uint64_t value = 0;
+    if (!tc->code->is_direct) {
+        *byte = __atomic_load_n(host, __ATOMIC_RELAXED);
+        return true;
+    }
+    if (!translate_try_load_8(host, &value)) {
+        tc->code->guest->raise_access(tc->cpu, pc, TRANSLATE_FETCH, false);
+        tc->exception = 1;
+        return false;
+    }
+    *byte = (uint8_t)value;
+    return true;
+}
+
 bool translate_fetch(struct translate_block *t, uint64_t pc, unsigned size, uint64_t *bits)
 {
     struct translate_fetch *f = t->fetch;
@@ -56,9 +74,8 @@ bool translate_fetch(struct translate_block *t, uint64_t pc, unsigned size, uint
         uint64_t at = pc + i;
         unsigned which = !translate_same_page(t, at), offset = (unsigned)(at & (TRANSLATE_PAGE - 1));
         const uint8_t *host = which ? second_page(t, at) : f->page->host;
-        if (!host)
+        if (!host || !fetch_byte(f->tc, at, &host[offset], &bytes[i]))
             return false;
-        bytes[i] = __atomic_load_n(&host[offset], __ATOMIC_RELAXED);
         f->block->lines[which] |= 1ull << offset / CODE_LINE;
     }
     uint64_t value = 0;
@@ -137,12 +154,13 @@ static void dump_code(const struct machine_code *code, uint32_t from)
     fputc('\n', stderr);
 }
 
-static void decode(struct translate_cpu *tc, struct code_block *block, struct translate_fetch *fetch)
+static void decode(struct translate_cpu *tc, struct code_block *block, struct translate_fetch *fetch,
+                   unsigned max_insns)
 {
     const struct guest *guest = tc->code->guest;
     struct ir_block *ir = &tc->private->ir;
     struct translate_block t = {.ir = ir, .pc = block->pc, .mode = tc->mode, .cpu = tc->cpu, .fetch = fetch};
-    t.max_insns = CODE_BLOCK_INSNS;
+    t.max_insns = max_insns;
     ir_begin(ir, guest->slots, guest->slot_count, guest->helpers, guest->helper_count);
     guest->translate(&t);
     if (!ir_is_ended(ir)) {
@@ -165,7 +183,7 @@ struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *p
     block->identity = page->identity;
     page_expect_code(code, block->physical);
     struct translate_fetch fetch = {.tc = tc, .block = block, .page = &first};
-    decode(tc, block, &fetch);
+    decode(tc, block, &fetch, CODE_BLOCK_INSNS);
     bool done = !tc->exception;
     if (done && code->dump)
         dump(block, &tc->private->ir);
@@ -185,4 +203,24 @@ struct code_block *block_compile(struct translate_cpu *tc, struct fetch_entry *p
         page_settle(code, block->second_page);
     code->statistics.translate_ns += nanoseconds() - start;
     return done ? block : NULL;
+}
+
+unsigned translate_carefully(struct translate_cpu *tc)
+{
+    struct machine_code *code = tc->code;
+    struct code_block block = {.pc = tc->pc, .physical = tc->pc, .key = tc->mode, .second_page = CODE_NO_PAGE};
+    pthread_mutex_lock(&code->lock);
+    struct fetch_entry *page = tlb_fetch(tc, tc->pc);
+    if (page) {
+        struct fetch_entry first = *page;
+        struct translate_fetch fetch = {.tc = tc, .block = &block, .page = &first};
+        decode(tc, &block, &fetch, 1);
+        if (block.second_page != CODE_NO_PAGE)
+            page_settle(code, block.second_page);
+    }
+    tc->exit_link = 0;
+    unsigned reason =
+        tc->exception ? TRANSLATE_EXIT_EXCEPTION : ir_evaluate(tc, &tc->private->evaluator, &tc->private->ir);
+    pthread_mutex_unlock(&code->lock);
+    return reason;
 }

@@ -31,6 +31,8 @@ struct translate_host {
     void (*link)(struct machine_code *code, struct code_exit *exit, struct code_block *target);
     void (*unlink)(struct machine_code *code, struct code_exit *exit);
     void (*kill)(struct machine_code *code, struct code_block *block);
+    /* A fault of the host: if it happened in translated code, changes the context so that this code is left. */
+    bool (*recover)(struct translate_cpu *tc, void *ucontext, enum translate_recovery how);
 };
 
 #endif

@@ -37,6 +37,28 @@ static bool map_cache(struct machine_code *code, struct error *err)
     return true;
 }
 
+/* One private mapping for writing and for executing: it is copied on write when the program forks, which memory that
+ * two mappings share would not be. */
+static bool map_private_cache(struct machine_code *code, struct error *err)
+{
+    code->size = CODE_CACHE_SIZE;
+    code->rw =
+        mmap(NULL, code->size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    code->rx = code->rw;
+    if (code->rw == MAP_FAILED)
+        return fail_errno(err, errno, "cannot map the translation cache (is executable memory forbidden here?)");
+    return true;
+}
+
+static bool add_direct_range(struct machine_code *code, struct error *err)
+{
+    const struct translate_direct *direct = &code->direct;
+    code->ranges = new_array(struct code_range, 1);
+    code->ranges[code->range_count++] = (struct code_range){0, direct->size, direct->base, true, NULL};
+    code->ranges->pages = reserve((direct->size >> TRANSLATE_PAGE_BITS) * sizeof(struct page_state));
+    return code->ranges->pages || fail(err, ENOMEM, "no memory for the page table of the program");
+}
+
 static bool add_ranges(struct machine_code *code, struct error *err)
 {
     size_t count = physmap_count(code->memory);
@@ -69,13 +91,16 @@ static void init_locks(struct machine_code *code)
     pthread_cond_init(&code->quiet, NULL);
 }
 
-struct machine_code *machine_code_new(const struct guest *guest, struct physmap *memory,
-                                      const struct translate_host *host, struct error *err)
+static struct machine_code *create(const struct guest *guest, struct physmap *memory,
+                                   const struct translate_direct *direct, const struct translate_host *host,
+                                   struct error *err)
 {
     const char *choice = getenv("SPINDLE_TRANSLATE");
     struct machine_code *code = new (struct machine_code);
     code->guest = guest;
     code->memory = memory;
+    code->is_direct = direct;
+    code->direct = direct ? *direct : (struct translate_direct){0};
     code->sunk = choice && !strcmp(choice, "eval-sunk");
     code->host = code->sunk || (choice && !strcmp(choice, "eval")) ? NULL : host;
     code->dump = choice && !strcmp(choice, "dump");
@@ -84,15 +109,40 @@ struct machine_code *machine_code_new(const struct guest *guest, struct physmap 
     code->blocks = reserve(CODE_MAX_BLOCKS * sizeof *code->blocks);
     code->exits = reserve(CODE_MAX_EXITS * sizeof *code->exits);
     code->identities = reserve(CODE_MAX_IDENTITIES * sizeof *code->identities);
-    bool ok = code->blocks && code->exits && code->identities ? add_ranges(code, err) : fail(err, ENOMEM, "no memory");
+    bool ok = code->blocks && code->exits && code->identities ? true : fail(err, ENOMEM, "no memory");
+    ok = ok && (direct ? add_direct_range(code, err) : add_ranges(code, err));
     if (ok && code->host)
-        ok = map_cache(code, err) && code->host->prepare(code, err);
+        ok = (direct ? map_private_cache(code, err) : map_cache(code, err)) && code->host->prepare(code, err);
     if (!ok) {
         machine_code_free(code);
         return NULL;
     }
-    physmap_set_write_listener(memory, on_write, code);
     return code;
+}
+
+struct machine_code *machine_code_new(const struct guest *guest, struct physmap *memory,
+                                      const struct translate_host *host, struct error *err)
+{
+    struct machine_code *code = create(guest, memory, NULL, host, err);
+    if (code)
+        physmap_set_write_listener(memory, on_write, code);
+    return code;
+}
+
+struct machine_code *machine_code_new_direct(const struct guest *guest, const struct translate_direct *direct,
+                                             const struct translate_host *host, struct error *err)
+{
+    return create(guest, NULL, direct, host, err);
+}
+
+void machine_code_lock(struct machine_code *code)
+{
+    pthread_mutex_lock(&code->lock);
+}
+
+void machine_code_unlock(struct machine_code *code)
+{
+    pthread_mutex_unlock(&code->lock);
 }
 
 static void release(void *memory, size_t size)
@@ -105,7 +155,8 @@ void machine_code_free(struct machine_code *code)
 {
     if (!code)
         return;
-    physmap_set_write_listener(code->memory, NULL, NULL);
+    if (code->memory)
+        physmap_set_write_listener(code->memory, NULL, NULL);
     for (uint32_t i = 0; code->blocks && i < code->block_count; i++)
         block_forget_ir(&code->blocks[i]);
     for (unsigned i = 0; i < code->range_count; i++) {
@@ -118,7 +169,8 @@ void machine_code_free(struct machine_code *code)
     if (code->host && code->host_data)
         code->host->unprepare(code);
     release(code->rw, code->size);
-    release(code->rx, code->size);
+    if (code->rx != code->rw)
+        release(code->rx, code->size);
     release(code->blocks, CODE_MAX_BLOCKS * sizeof *code->blocks);
     release(code->exits, CODE_MAX_EXITS * sizeof *code->exits);
     release(code->identities, CODE_MAX_IDENTITIES * sizeof *code->identities);
@@ -142,7 +194,8 @@ bool translate_cpu_init(struct translate_cpu *tc, void *cpu, struct machine_code
 {
     if (code->cpu_count == 1u << 14)
         return fail(err, EINVAL, "too many CPUs");
-    memset(tc, 0, sizeof *tc);
+    if (!code->is_direct)
+        memset(tc, 0, sizeof *tc);
     tc->cpu = cpu;
     tc->code = code;
     tc->mxcsr = 0x1f80; /* nearest, no exception seen, all masked */
@@ -174,6 +227,20 @@ void translate_cpu_destroy(struct translate_cpu *tc)
     pthread_mutex_unlock(&tc->code->lock);
     free(tc->private);
     tc->private = NULL;
+}
+
+/* The locks are made anew because the thread that holds them has another number here. */
+void machine_code_forked(struct machine_code *code, struct translate_cpu *only)
+{
+    init_locks(code);
+    atomic_store(&code->emptying, false);
+    code->cpus = only;
+    only->private->next = NULL;
+}
+
+bool translate_recover(struct translate_cpu *tc, void *ucontext, enum translate_recovery how)
+{
+    return tc->code->host && tc->code->host->recover(tc, ucontext, how);
 }
 
 static _Atomic uint32_t *attention_of(const struct translate_cpu *tc)
@@ -256,10 +323,17 @@ static bool second_page_holds(struct translate_cpu *tc, const struct code_block 
 static struct code_block *find_or_compile(struct translate_cpu *tc)
 {
     struct machine_code *code = tc->code;
-    struct fetch_entry *page = tlb_fetch(tc, tc->pc);
-    if (!page)
+    struct fetch_entry *page = code->is_direct ? NULL : tlb_fetch(tc, tc->pc);
+    if (!page && !code->is_direct)
         return NULL;
     pthread_mutex_lock(&code->lock);
+    if (code->is_direct) { /* asked under the lock: nobody unmaps the page until the block is there */
+        page = tlb_fetch(tc, tc->pc);
+        if (!page) {
+            pthread_mutex_unlock(&code->lock);
+            return NULL;
+        }
+    }
     code->statistics.lookups++;
     uint64_t physical = page->physical | (tc->pc & (TRANSLATE_PAGE - 1));
     struct code_block *block = block_find(code, tc->pc, physical, tc->mode);
@@ -313,6 +387,8 @@ static unsigned run_code(struct translate_cpu *tc, uint64_t entry)
         tc->pc = code->blocks[tc->exit_link].pc;
         return evaluate(tc, &code->blocks[tc->exit_link]);
     }
+    if (reason == TRANSLATE_EXIT_CAREFUL)
+        return translate_carefully(tc);
     go_where_exit_leads(tc);
     return reason;
 }
@@ -356,6 +432,7 @@ unsigned translate_run(struct translate_cpu *tc)
 {
     tc->exception = 0;
     tc->leave = 0;
+    tc->fault_signal = 0;
     go_inside(tc);
     unsigned reason = run(tc);
     go_outside(tc);

@@ -12,6 +12,7 @@
 #include "emulator/memory/physmap.h"
 #include "emulator/translate/codecache.h"
 #include "emulator/translate/compute.h"
+#include "emulator/translate/try_access.h"
 
 /* --- Bytes of one page --- */
 
@@ -22,7 +23,7 @@ static bool refuse(struct translate_cpu *tc, uint64_t address, enum translate_ac
     return false;
 }
 
-static void host_read(const uint8_t *host, unsigned size, void *out)
+static void plain_read(const uint8_t *host, unsigned size, void *out)
 {
     bool aligned = ((uintptr_t)host & (size - 1)) == 0;
     if (size == 8 && aligned) {
@@ -41,7 +42,7 @@ static void host_read(const uint8_t *host, unsigned size, void *out)
     }
 }
 
-static void host_write(uint8_t *host, unsigned size, const void *in)
+static void plain_write(uint8_t *host, unsigned size, const void *in)
 {
     bool aligned = ((uintptr_t)host & (size - 1)) == 0;
     if (size == 8 && aligned) {
@@ -61,6 +62,51 @@ static void host_write(uint8_t *host, unsigned size, const void *in)
     } else {
         memcpy(host, in, size);
     }
+}
+
+/* Direct memory can fault although the guest may access it: a file that was cut, a thread that unmaps. */
+static bool try_read(const uint8_t *host, unsigned size, void *out)
+{
+    uint64_t x = 0;
+    bool done;
+    if ((uintptr_t)host & (size - 1) || size > 8)
+        return translate_try_copy(out, host, size) == 0;
+    done = size == 8   ? translate_try_load_64(host, &x)
+           : size == 4 ? translate_try_load_32(host, &x)
+           : size == 2 ? translate_try_load_16(host, &x)
+                       : translate_try_load_8(host, &x);
+    memcpy(out, &x, size);
+    return done;
+}
+
+static bool try_write(uint8_t *host, unsigned size, const void *in)
+{
+    uint64_t x = 0;
+    if ((uintptr_t)host & (size - 1) || size > 8)
+        return translate_try_copy(host, in, size) == 0;
+    memcpy(&x, in, size);
+    return size == 8   ? translate_try_store_64(host, x)
+           : size == 4 ? translate_try_store_32(host, x)
+           : size == 2 ? translate_try_store_16(host, x)
+                       : translate_try_store_8(host, x);
+}
+
+static bool host_read(struct translate_cpu *tc, uint64_t address, const uint8_t *host, unsigned size, void *out)
+{
+    if (!tc->code->is_direct) {
+        plain_read(host, size, out);
+        return true;
+    }
+    return try_read(host, size, out) || refuse(tc, address, TRANSLATE_READ, false);
+}
+
+static bool host_write(struct translate_cpu *tc, uint64_t address, uint8_t *host, unsigned size, const void *in)
+{
+    if (!tc->code->is_direct) {
+        plain_write(host, size, in);
+        return true;
+    }
+    return try_write(host, size, in) || refuse(tc, address, TRANSLATE_WRITE, false);
 }
 
 static bool device_read(struct translate_cpu *tc, uint64_t address, uint64_t physical, unsigned size, uint8_t *out)
@@ -128,8 +174,7 @@ static bool read_piece(struct translate_cpu *tc, uint64_t address, const struct 
 {
     if (!at->host)
         return device_read(tc, address, at->physical, size, out);
-    host_read(at->host, size, out);
-    return true;
+    return host_read(tc, address, at->host, size, out);
 }
 
 static bool write_piece(struct translate_cpu *tc, uint64_t address, const struct translate_result *at, unsigned size,
@@ -139,7 +184,8 @@ static bool write_piece(struct translate_cpu *tc, uint64_t address, const struct
         return device_write(tc, address, at->physical, size, in);
     if (at->read_only)
         return true; /* a bus ignores writes to ROM */
-    host_write(at->host, size, in);
+    if (!host_write(tc, address, at->host, size, in))
+        return false;
     wrote(tc, address, at->physical, size, mmu);
     return true;
 }
@@ -222,35 +268,17 @@ bool translate_store(struct translate_cpu *tc, uint64_t address, uint64_t value,
 
 /* --- Atomics --- */
 
-/* Compares and exchanges the low bytes at `host`; *expected becomes what was there. */
-static bool host_cmpxchg(uint8_t *host, unsigned size_log2, uint64_t *expected, uint64_t desired)
+/* Compares and exchanges the low bytes at `host`; *expected becomes what was there. A fault (direct memory only) is
+ * recorded. */
+static enum translate_try host_cmpxchg(struct translate_cpu *tc, uint64_t address, uint8_t *host, unsigned size_log2,
+                                       uint64_t *expected, uint64_t desired)
 {
-    bool done;
-    switch (size_log2) {
-    case 0: {
-        uint8_t e = (uint8_t)*expected;
-        done = __atomic_compare_exchange_n(host, &e, (uint8_t)desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-        *expected = e;
-        return done;
-    }
-    case 1: {
-        uint16_t e = (uint16_t)*expected;
-        done = __atomic_compare_exchange_n((uint16_t *)host, &e, (uint16_t)desired, false, __ATOMIC_SEQ_CST,
-                                           __ATOMIC_SEQ_CST);
-        *expected = e;
-        return done;
-    }
-    case 2: {
-        uint32_t e = (uint32_t)*expected;
-        done = __atomic_compare_exchange_n((uint32_t *)host, &e, (uint32_t)desired, false, __ATOMIC_SEQ_CST,
-                                           __ATOMIC_SEQ_CST);
-        *expected = e;
-        return done;
-    }
-    default:
-        return __atomic_compare_exchange_n((uint64_t *)host, expected, desired, false, __ATOMIC_SEQ_CST,
-                                           __ATOMIC_SEQ_CST);
-    }
+    static int (*const by_size[])(void *at, uint64_t *expected, uint64_t desired) = {
+        translate_try_cmpxchg_8, translate_try_cmpxchg_16, translate_try_cmpxchg_32, translate_try_cmpxchg_64};
+    enum translate_try result = (enum translate_try)by_size[size_log2](host, expected, desired);
+    if (result == TRANSLATE_TRY_FAULT)
+        refuse(tc, address, TRANSLATE_WRITE, false);
+    return result;
 }
 
 /* A plain load and store instead of an atomic: devices, and words that straddle pages or are misaligned. */
@@ -292,8 +320,12 @@ bool memory_cmpxchg(struct translate_cpu *tc, uint64_t address, uint64_t expecte
     if (!host) {
         if (!plain_update(tc, address, mem, old, expected, true, desired))
             return false;
-    } else if (host_cmpxchg(host, mem.size, old, desired)) {
-        wrote(tc, address, physical, 1u << mem.size, mem.mmu);
+    } else {
+        enum translate_try done = host_cmpxchg(tc, address, host, mem.size, old, desired);
+        if (done == TRANSLATE_TRY_FAULT)
+            return false;
+        if (done == TRANSLATE_TRY_DONE)
+            wrote(tc, address, physical, 1u << mem.size, mem.mmu);
     }
     *old = ir_extend(*old, 8u << mem.size, mem.is_signed);
     return true;
@@ -309,10 +341,16 @@ bool memory_amo(struct translate_cpu *tc, uint64_t address, uint64_t operand, st
         if (!plain_update(tc, address, mem, old, 0, false, operand))
             return false;
     } else {
+        enum translate_try done;
         *old = 0;
-        host_read(host, 1u << mem.size, old);
-        while (!host_cmpxchg(host, mem.size, old, ir_compute_amo((enum ir_amo)mem.amo, mem.size, *old, operand)))
-            ;
+        if (!host_read(tc, address, host, 1u << mem.size, old))
+            return false;
+        do {
+            uint64_t desired = ir_compute_amo((enum ir_amo)mem.amo, mem.size, *old, operand);
+            done = host_cmpxchg(tc, address, host, mem.size, old, desired);
+        } while (done == TRANSLATE_TRY_OTHER);
+        if (done == TRANSLATE_TRY_FAULT)
+            return false;
         wrote(tc, address, physical, 1u << mem.size, mem.mmu);
     }
     *old = ir_extend(*old, 8u << mem.size, mem.is_signed);
@@ -348,7 +386,10 @@ bool memory_store_conditional(struct translate_cpu *tc, uint64_t address, uint64
         if (!plain_update(tc, address, mem, &old, tc->reserved_value, true, value))
             return false;
         *failed = old != ir_extend(tc->reserved_value, 8u << mem.size, false);
-    } else if (host_cmpxchg(host, mem.size, &old, value)) {
+    } else {
+        enum translate_try done = host_cmpxchg(tc, address, host, mem.size, &old, value);
+        if (done != TRANSLATE_TRY_DONE)
+            return done != TRANSLATE_TRY_FAULT;
         *failed = 0;
         wrote(tc, address, physical, 1u << mem.size, mem.mmu);
     }

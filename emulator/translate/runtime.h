@@ -33,6 +33,36 @@ struct machine_code *machine_code_new(const struct guest *guest, struct physmap 
                                       const struct translate_host *host, struct error *err);
 void machine_code_free(struct machine_code *code); /* after its last vCPU is gone */
 
+/* Direct memory, for programs instead of machines: guest address a, below `size`, is the host's base + a, and the
+ * host's page protection is the guest's. Translated code adds the base and nothing else; what the host refuses comes
+ * back as TRANSLATE_EXIT_EXCEPTION with translate_cpu.fault_signal set, at the precise instruction.
+ * TRANSLATE_DIRECT_GUARD bytes on both sides of the memory must never be accessible. There are no physical addresses:
+ * they equal the guest's.
+ *
+ * fill_tlb() is asked about every fetch of a block and every access that is not made by translated code. Dropping the
+ * translations of bytes that change is the business of whoever maps the memory: protect_code() tells it which pages
+ * must not be written unseen. */
+#define TRANSLATE_DIRECT_GUARD (1ull << 32)
+struct translate_direct {
+    uint8_t *base;
+    uint64_t size;
+    void (*protect_code)(void *arg, uint64_t page); /* the page gets its first code; under machine_code_lock() */
+    void *arg;
+};
+struct machine_code *machine_code_new_direct(const struct guest *guest, const struct translate_direct *direct,
+                                             const struct translate_host *host, struct error *err);
+/* No block is made meanwhile: hold it while memory is unmapped or its protection changes. Recursive. */
+void machine_code_lock(struct machine_code *code);
+void machine_code_unlock(struct machine_code *code);
+/* After fork(), in the child, whose only vCPU this is; the parent forked while holding machine_code_lock(). */
+void machine_code_forked(struct machine_code *code, struct translate_cpu *only);
+/* In the handler of SIGSEGV and SIGBUS: did translated code of this vCPU fault? Then it will be left at the
+ * instruction, once the handler has returned: with the exception, or to do the instruction once more, with the lock
+ * held (so that a page that was opened for it cannot be closed again before). */
+enum translate_recovery { TRANSLATE_RECOVER_FAULT, TRANSLATE_RECOVER_AGAIN };
+bool translate_recover(struct translate_cpu *tc, void *ucontext, enum translate_recovery how);
+
+/* With direct memory *tc is all zero already (fresh from the kernel: most of it will never be touched). */
 bool translate_cpu_init(struct translate_cpu *tc, void *cpu, struct machine_code *code, struct error *err);
 void translate_cpu_destroy(struct translate_cpu *tc);
 
@@ -134,6 +164,9 @@ struct translate_cpu {
     void (*slow_access)(void);                 /* the back end's */
     uint64_t reserved_address, reserved_value; /* load-reserved; address ~0: none */
     uint64_t exit_link;                        /* the exit that was taken, for chaining */
+    uint64_t direct_size;                      /* direct memory: guest addresses from here on are wild */
+    uint64_t fault_address;                    /* direct memory: what the host refused */
+    uint32_t fault_signal, fault_code;         /* SIGSEGV or SIGBUS and its si_code; 0: none */
     uint64_t context[TRANSLATE_MMUS];          /* tag bits of this regime's current address space */
     uint32_t return_top;
     struct translate_return returns[TRANSLATE_RETURNS];

@@ -166,7 +166,9 @@ static bool is_in_large(const struct translate_private *p, unsigned mmu, uint64_
 
 void tlb_init(struct translate_cpu *tc)
 {
-    wipe(tc);
+    tc->direct_size = tc->code->direct.size;
+    if (!tc->code->is_direct) /* else it is never looked at */
+        wipe(tc);
     forget_large(tc->private);
     refresh_fetch(tc);
 }
@@ -374,6 +376,10 @@ static void protect_entry(struct translate_tlb_entry *entry, uint64_t page)
 
 void tlb_protect(struct machine_code *code, uint64_t page, struct page_state *state)
 {
+    if (code->is_direct) {
+        code->direct.protect_code(code->direct.arg, page);
+        return;
+    }
     uint32_t writer = atomic_exchange(&state->writer, 0);
     struct translate_cpu *tc;
     if (writer && writer != WRITER_MANY) {
@@ -390,9 +396,24 @@ void tlb_protect(struct machine_code *code, uint64_t page, struct page_state *st
     }
 }
 
+/* Nothing is cached: translated code does not come here, and the answer may change any time. */
+static bool direct_access(struct translate_cpu *tc, uint64_t address, unsigned size, enum translate_access access,
+                          unsigned mmu, struct translate_result *result)
+{
+    struct translate_page page = {0};
+    if (!tc->code->guest->fill_tlb(tc->cpu, address, size, access, mmu, &page)) {
+        tc->exception = 1;
+        return false;
+    }
+    *result = (struct translate_result){.host = tc->code->direct.base + address, .physical = address};
+    return true;
+}
+
 bool tlb_access(struct translate_cpu *tc, uint64_t address, unsigned size, enum translate_access access, unsigned mmu,
                 struct translate_result *result)
 {
+    if (tc->code->is_direct)
+        return direct_access(tc, address, size, access, mmu, result);
     struct translate_tlb_entry *entry = &tc->tlb[mmu][entry_index(address)];
     uint64_t tag = atomic_load_explicit(access == TRANSLATE_WRITE ? &entry->write : &entry->read, memory_order_relaxed);
     if ((tag & ~(uint64_t)TRANSLATE_TLB_SLOW) == ((address & PAGE_MASK) | tc->context[mmu])) {
@@ -418,6 +439,8 @@ bool tlb_access(struct translate_cpu *tc, uint64_t address, unsigned size, enum 
 
 void tlb_allow_write(struct translate_cpu *tc, uint64_t address, unsigned mmu)
 {
+    if (tc->code->is_direct)
+        return;
     struct translate_tlb_entry *entry = &tc->tlb[mmu][entry_index(address)];
     /* The next write fills the entry anew and finds no code on the page. One that is fast already stays: it was filled
      * by this very write, maybe. */
@@ -468,10 +491,27 @@ static bool fill_fetch(struct translate_cpu *tc, uint64_t pc, unsigned mmu, stru
     return true;
 }
 
+/* Under machine_code.lock, so that what is allowed to be executed stays so until the block is made. */
+static struct fetch_entry *direct_fetch(struct translate_cpu *tc, uint64_t pc, unsigned mmu, struct fetch_entry *entry)
+{
+    const struct guest *guest = tc->code->guest;
+    struct translate_page page = {0};
+    if (!guest->fill_tlb(tc->cpu, pc, 1u << guest->pc_align_log2, TRANSLATE_FETCH, mmu, &page)) {
+        tc->exception = 1;
+        return NULL;
+    }
+    uint64_t start = pc & PAGE_MASK;
+    *entry = (struct fetch_entry){.page = start, .physical = start, .identity = 1};
+    entry->host = tc->code->direct.base + start;
+    return entry;
+}
+
 struct fetch_entry *tlb_fetch(struct translate_cpu *tc, uint64_t pc)
 {
     unsigned mmu = tc->code->guest->fetch_mmu(tc->mode), index = fetch_index(pc & PAGE_MASK);
     struct fetch_entry *entry = &tc->private->fetch[index];
+    if (tc->code->is_direct)
+        return direct_fetch(tc, pc, mmu, entry);
     bool ours = entry->identity && entry->page == (pc & PAGE_MASK) && entry->mmu == mmu;
     if (ours && tc->fetch_page[index] == entry->identity)
         return entry;

@@ -64,6 +64,8 @@ struct cpu_riscv {
     uint64_t stimecmp;
     struct clock_timer *timer;
 
+    const _Atomic uint8_t *user_pages; /* user mode (user.h): what may be done with each page; NULL: a machine */
+
     uint64_t rmm_addend; /* third operand of a fused multiply-add in software */
 
     uint32_t translated[RISCV_INSN_COUNT]; /* how often each instruction was translated: what a workload covers */
@@ -86,6 +88,7 @@ enum riscv_frm_class { RISCV_FRM_HOST /* 0..3 */, RISCV_FRM_RMM, RISCV_FRM_INVAL
 #define MODE_DATA_MMU(mode) ((mode) >> 2 & 3)
 #define MODE_FS(mode) ((mode) >> 4 & 3)
 #define MODE_FRM(mode) ((mode) >> 6 & 3)
+#define MODE_USER (1u << 8) /* a program instead of a machine (user.h) */
 
 /* Translation regimes: each has its own TLB, so that a change of privilege or SUM flushes nothing. */
 enum riscv_mmu { MMU_U, MMU_S, MMU_S_SUM, MMU_M };
@@ -96,7 +99,8 @@ enum riscv_exit {
     RISCV_EXIT_SRET,
     RISCV_EXIT_MRET,
     RISCV_EXIT_WFI,
-    RISCV_EXIT_INTERRUPT /* one may have become deliverable */
+    RISCV_EXIT_INTERRUPT, /* one may have become deliverable */
+    RISCV_EXIT_FENCE_I    /* user mode only: memory that is written elsewhere may be code here */
 };
 
 /* trap.c */

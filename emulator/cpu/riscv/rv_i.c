@@ -61,10 +61,14 @@ void riscv_translate_fence(struct riscv_translation *t, const struct riscv_opera
         ir_fence(t->ir, kinds);
 }
 
-/* Stores drop the translations of what they overwrite at once; only this block itself may be stale. */
+/* Stores drop the translations of what they overwrite at once; only this block itself may be stale. (And, for programs,
+ * what came in through another mapping of the same memory.) */
 void riscv_translate_fence_i(struct riscv_translation *t, const struct riscv_operands *o)
 {
-    riscv_end_block(t);
+    if (t->mode & MODE_USER)
+        ir_exit_runtime(t->ir, RISCV_EXIT_FENCE_I, t->next_pc);
+    else
+        riscv_end_block(t);
 }
 
 void riscv_translate_ecall(struct riscv_translation *t, const struct riscv_operands *o)

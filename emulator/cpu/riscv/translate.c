@@ -24,7 +24,7 @@ enum { GROUP_X, GROUP_F, GROUP_CSR };
         (number)] = {.name = name_, .offset = offsetof(struct cpu_riscv, f[number]), .type = IR_F64, .group = GROUP_F}
 #define C(slot, member) [slot] = {#member, offsetof(struct cpu_riscv, member), IR_I64, GROUP_CSR}
 
-static const struct ir_slot slots[SLOT_COUNT] = {
+const struct ir_slot riscv_slots[SLOT_COUNT] = {
     X(0, "zero", 0),
     X(1, "ra", 5),
     X(2, "sp", 2),
@@ -148,7 +148,7 @@ static void translate_one(struct riscv_translation *t)
         riscv_translators[insn](t, &operands);
 }
 
-static void translate(struct translate_block *block)
+void riscv_translate_block(struct translate_block *block)
 {
     struct riscv_translation t = {.ir = block->ir, .block = block, .mode = block->mode, .pc = block->pc};
 
@@ -174,7 +174,7 @@ static unsigned fetch_mmu(uint32_t mode)
 
 const struct guest riscv_guest = {
     .name = "riscv64",
-    .slots = slots,
+    .slots = riscv_slots,
     .helpers = riscv_helpers,
     .slot_count = SLOT_COUNT,
     .helper_count = HELPER_COUNT,
@@ -183,7 +183,7 @@ const struct guest riscv_guest = {
     .attention_offset = offsetof(struct cpu_riscv, cpu.attention),
     .pc_align_log2 = 1,
     .mmu_count = 4,
-    .translate = translate,
+    .translate = riscv_translate_block,
     .fetch_mmu = fetch_mmu,
     .fill_tlb = riscv_fill_tlb,
     .raise_access = riscv_raise_access,

@@ -49,6 +49,8 @@ enum riscv_helper {
     HELPER_COUNT
 };
 extern const struct ir_helper riscv_helpers[HELPER_COUNT];
+extern const struct ir_slot riscv_slots[SLOT_COUNT]; /* translate.c */
+void riscv_translate_block(struct translate_block *block);
 
 enum riscv_check { CHECK_SRET, CHECK_WFI, CHECK_SFENCE_VMA, CHECK_CBO_INVAL, CHECK_CBO_CLEAN, CHECK_CBO_ZERO };
 

@@ -46,7 +46,8 @@ static unsigned frm_class(const struct cpu_riscv *cpu)
 
 void riscv_mode_changed(struct cpu_riscv *cpu)
 {
-    uint32_t mode = cpu->privilege | data_mmu(cpu) << 2 | fs_class(cpu) << 4 | frm_class(cpu) << 6;
+    uint32_t mode = cpu->privilege | data_mmu(cpu) << 2 | fs_class(cpu) << 4 | frm_class(cpu) << 6 |
+                    (cpu->user_pages ? MODE_USER : 0);
 
     if (mode != cpu->tc.mode)
         translate_set_mode(&cpu->tc, mode);

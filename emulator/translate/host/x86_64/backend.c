@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include "base/alloc.h"
 #include "emulator/translate/host/x86_64/emit.h"
 
@@ -116,14 +117,26 @@ static void emit_op(struct emitter *e, const struct ir_op *op)
 
 static uint32_t emit_block(struct emitter *e)
 {
-    uint32_t entry = x86_emit_header(e);
+    uint32_t entry = e->entry = x86_emit_header(e);
     for (e->at = 1; e->at < e->end && !e->unsupported && !e->full; e->at++) {
         if (e->values[e->at].dead)
             continue;
+        if (e->b->ops[e->at].op == IR_OP_insn)
+            e->careful_stub = 0;
         emit_op(e, &e->b->ops[e->at]);
         x86_end_op(e);
     }
     return entry;
+}
+
+/* The table lies behind the block's stubs. */
+static void keep_faults(struct emitter *e)
+{
+    size_t size = e->fault_count * sizeof e->faults[0];
+    e->block->faults = x86_offset(&e->far);
+    e->block->fault_count = e->fault_count;
+    memcpy(e->far.at, e->faults, size);
+    e->far.at += size;
 }
 
 /* A block that is beyond this back end leaves to the run time, which evaluates it. */
@@ -171,6 +184,7 @@ static bool compile(struct machine_code *code, const struct ir_block *ir, struct
     e->block = block;
     e->unsupported = e->full = e->upper_dirty = false;
     e->at = 0;
+    e->careful_stub = e->fault_count = 0;
     e->flags_at = 0;
     e->insn_pc = block->pc;
     x86_regalloc_begin(e);
@@ -187,6 +201,8 @@ static bool compile(struct machine_code *code, const struct ir_block *ir, struct
     }
     if (e->unsupported)
         entry = emit_evaluated(e, code->near, code->far);
+    else
+        keep_faults(e);
     code->near = x86_offset(&e->o);
     code->far = x86_offset(&e->far);
     block->code = (uint64_t)(uintptr_t)code->rx + entry;
@@ -237,6 +253,45 @@ static void kill(struct machine_code *code, struct code_block *block)
     *field = 0xf4eb;
 }
 
+/* --- Faults of the host --- */
+
+/* Blocks lie in the cache in the order of their numbers. */
+static const struct code_block *block_at(const struct machine_code *code, uint64_t host_pc)
+{
+    uint32_t low = 0, high = __atomic_load_n(&code->block_count, __ATOMIC_RELAXED);
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (code->blocks[middle].code <= host_pc)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &code->blocks[low - 1] : NULL;
+}
+
+/* Runs in a signal handler on the thread that is in this very code: what it reads was there before the code ran. */
+static bool recover(struct translate_cpu *tc, void *ucontext, enum translate_recovery how)
+{
+    const struct machine_code *code = tc->code;
+    const struct x86_machine *machine = code->host_data;
+    greg_t *registers = ((ucontext_t *)ucontext)->uc_mcontext.gregs;
+    uint64_t host_pc = (uint64_t)registers[REG_RIP];
+    if (host_pc - (uint64_t)(uintptr_t)code->rx >= code->size)
+        return false;
+    const struct code_block *block = block_at(code, host_pc);
+    for (uint32_t i = 0; block && i < block->fault_count; i++) {
+        struct code_fault fault;
+        memcpy(&fault, code->rx + block->faults + i * sizeof fault, sizeof fault);
+        if (block->code + fault.host == host_pc) {
+            registers[REG_RAX] = (greg_t)(block->pc + fault.guest);
+            enum thunk way = how == TRANSLATE_RECOVER_AGAIN ? THUNK_CAREFUL : THUNK_FAULT;
+            registers[REG_RIP] = (greg_t)(tc->code_base + machine->layout.thunk[way]);
+            return true;
+        }
+    }
+    return false;
+}
+
 static const struct translate_host x86_64_host = {
     .name = "x86_64",
     .prepare = prepare,
@@ -247,6 +302,7 @@ static const struct translate_host x86_64_host = {
     .link = link,
     .unlink = unlink,
     .kill = kill,
+    .recover = recover,
 };
 
 const struct translate_host *translate_native_host(void)

@@ -48,6 +48,7 @@ enum thunk {
     THUNK_EXIT_LINK, /* number of the exit in eax: lookup, then link it */
     THUNK_LOOKUP,    /* guest pc in rax: lookup */
     THUNK_FAULT,     /* guest pc in rax: exception */
+    THUNK_CAREFUL,   /* guest pc in rax: one instruction by the evaluator */
     THUNK_CALL,      /* helper: offset in the table in eax, arguments in rsi, rdx, rcx */
     THUNK_CALL_FP,   /* the same, with the host's FP environment meanwhile */
     THUNK_SLOW,      /* memory access described in the frame; guest pc stored */
@@ -100,11 +101,13 @@ struct value {
     uint16_t reaches;  /* index of the last one */
     int32_t low, high; /* displacements they touch: [low, high) */
     bool writes;
+    bool in_direct; /* direct memory: as a base, it has been compared with its size */
 };
 
 /* A window: memory at a base value that was looked up for several operations at once. Its register, a temporary, holds
  * host minus guest address, or 0 when the lookup failed; it appears in reg_value[] under a number behind the values. */
 enum { WINDOWS = 2, WINDOW_ID = IR_MAX_OPS };
+enum { FAULTS = IR_MAX_OPS }; /* host instructions of a block that access direct memory */
 struct window {
     uint16_t base; /* value; 0 unused */
     uint8_t mmu;
@@ -120,7 +123,8 @@ struct emitter {
     struct code_block *block;
     unsigned at, end; /* current operation; behind the last one */
     uint64_t insn_pc;
-    uint32_t fault_stub;               /* of the current instruction, 0 not made */
+    uint32_t careful_stub;             /* of the current instruction, 0 not made (direct memory) */
+    uint32_t entry;                    /* of the block */
     uint32_t locked;                   /* registers of the current operation */
     uint16_t reg_value[REGS];          /* temporaries: what they hold, 0 free; pins: a value known to be equal, or 0 */
     uint16_t slot_value[IR_MAX_SLOTS]; /* a value known to equal the slot, or 0 */
@@ -133,6 +137,8 @@ struct emitter {
     bool unsupported; /* give the block to the evaluator */
     bool upper_dirty; /* 256-bit registers were used */
     struct window windows[WINDOWS];
+    struct code_fault faults[FAULTS];
+    unsigned fault_count;
     struct value values[IR_MAX_OPS + WINDOWS];
 };
 
@@ -203,6 +209,10 @@ struct x86_address {
 struct x86_address x86_translate_address(struct emitter *e, unsigned id, struct ir_mem mem, bool write);
 void x86_split_address(struct emitter *e, unsigned id, struct x86_address *a);
 struct x86_mem x86_host_mem(const struct x86_address *a);
+/* Direct memory: leaves when the address is wild; x86_direct_access() comes right before each accessing instruction,
+ * whose operand is MEM(a.base, a.disp). */
+void x86_direct_check(struct emitter *e, const struct x86_address *a, struct ir_mem mem);
+void x86_direct_access(struct emitter *e);
 void x86_slow_begin(struct emitter *e, const struct x86_address *a, struct ir_mem mem, unsigned kind);
 unsigned x86_define_early(struct emitter *e); /* NO_REG: use x86_define_at(a.scratch) behind the lookup */
 void x86_slow_call(struct emitter *e);

@@ -9,6 +9,13 @@
 
 enum { LOCK = 0xf0 };
 
+/* The host instruction that accesses guest memory comes next. */
+static struct x86_mem touch(struct emitter *e, const struct x86_address *a)
+{
+    x86_direct_access(e);
+    return e->code->is_direct ? MEM(a->base, a->disp) : x86_host_mem(a);
+}
+
 static void sign(struct x86_out *o, struct ir_mem mem, unsigned d)
 {
     if (mem.size == 2)
@@ -32,8 +39,16 @@ static void emit_slow(struct emitter *e, const struct ir_op *op, struct ir_mem m
     x86_load(&e->o, true, x86_define(e), MEM(RSP, FRAME_VALUE));
 }
 
-static void slow_result(struct emitter *e, unsigned d, uint32_t done)
+/* The way around the inline instruction: value (NO_REG: none) to the frame, result in d. With direct memory there is
+ * none. */
+static void slow_way(struct emitter *e, const struct x86_address *a, struct ir_mem mem, unsigned kind, unsigned value,
+                     unsigned d, uint32_t done)
 {
+    if (e->code->is_direct)
+        return;
+    x86_slow_begin(e, a, mem, kind);
+    if (value != NO_REG)
+        x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));
     x86_slow_call(e);
     x86_load(&e->far, true, d, MEM(RSP, FRAME_VALUE));
     x86_jmp(&e->far, done);
@@ -43,18 +58,18 @@ static void emit_load_reserved(struct emitter *e, const struct ir_op *op, struct
 {
     unsigned d = x86_define_early(e);
     struct x86_address a = x86_translate_address(e, op->a, mem, false);
-    unsigned host = a.offset, guest = a.scratch;
+    unsigned host = e->code->is_direct ? x86_temp(e) : a.offset, guest = a.scratch;
     if (d == NO_REG)
         d = x86_define_at(e, guest);
     x86_lea(&e->o, true, guest, MEM(a.base, a.disp));
-    x86_load_extend(&e->o, mem.size, false, host, x86_host_mem(&a));
+    struct x86_mem at = touch(e, &a);
+    x86_load_extend(&e->o, mem.size, false, host, at);
     x86_store(&e->o, 3, guest, STATE(e, reserved_address));
     x86_store(&e->o, 3, host, STATE(e, reserved_value));
     x86_mov_rr(&e->o, true, d, host);
     sign(&e->o, mem, d);
     uint32_t done = x86_offset(&e->o);
-    x86_slow_begin(e, &a, mem, SLOW_LR);
-    slow_result(e, d, done);
+    slow_way(e, &a, mem, SLOW_LR, NO_REG, d, done);
 }
 
 static void emit_store_conditional(struct emitter *e, const struct ir_op *op, struct ir_mem mem)
@@ -67,16 +82,15 @@ static void emit_store_conditional(struct emitter *e, const struct ir_op *op, st
     x86_store_imm(&e->o, 3, -1, STATE(e, reserved_address)); /* the flags stay */
     uint32_t lost = x86_jcc_short(&e->o, CC_NE);
     x86_load(&e->o, true, RAX, STATE(e, reserved_value));
-    x86_rm(&e->o, LOCK, mem.size == 3, 0x0fb1, value, x86_host_mem(&a), false, 0); /* cmpxchg: equal on success */
+    struct x86_mem at = touch(e, &a);
+    x86_rm(&e->o, LOCK, mem.size == 3, 0x0fb1, value, at, false, 0); /* cmpxchg: equal on success */
     x86_land_short(&e->o, lost);
     x86_setcc(&e->o, CC_NE, RAX);
     x86_extend(&e->o, 0, false, RAX, RAX);
     uint32_t done = x86_offset(&e->o);
     e->locked = 1u << RAX;
     x86_result_in(e, RAX, true);
-    x86_slow_begin(e, &a, mem, SLOW_SC);
-    x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));
-    slow_result(e, RAX, done);
+    slow_way(e, &a, mem, SLOW_SC, value, RAX, done);
 }
 
 static void emit_cmpxchg(struct emitter *e, const struct ir_op *op, struct ir_mem mem)
@@ -89,13 +103,13 @@ static void emit_cmpxchg(struct emitter *e, const struct ir_op *op, struct ir_me
     struct x86_address a = x86_translate_address(e, op->a, mem, true);
     x86_load(&e->o, true, RAX, MEM(RSP, FRAME_VALUE));
     x86_load(&e->o, true, a.scratch, MEM(RSP, FRAME_SECOND));
-    x86_rm(&e->o, LOCK, mem.size == 3, 0x0fb1, a.scratch, x86_host_mem(&a), false, 0);
+    struct x86_mem at = touch(e, &a);
+    x86_rm(&e->o, LOCK, mem.size == 3, 0x0fb1, a.scratch, at, false, 0);
     sign(&e->o, mem, RAX);
     uint32_t done = x86_offset(&e->o);
     e->locked = 1u << RAX;
     x86_result_in(e, RAX, true);
-    x86_slow_begin(e, &a, mem, SLOW_CMPXCHG);
-    slow_result(e, RAX, done);
+    slow_way(e, &a, mem, SLOW_CMPXCHG, NO_REG, RAX, done);
 }
 
 /* Old value from one locked instruction: exchange, add. */
@@ -105,14 +119,13 @@ static void emit_exchange(struct emitter *e, const struct ir_op *op, struct ir_m
     struct x86_address a = x86_translate_address(e, op->a, mem, true);
     bool add = mem.amo == IR_AMO_ADD;
     x86_mov_rr(&e->o, true, a.scratch, value);
-    x86_rm(&e->o, add ? LOCK : 0, mem.size == 3, add ? 0x0fc1 : 0x87, a.scratch, x86_host_mem(&a), false, 0);
+    struct x86_mem at = touch(e, &a);
+    x86_rm(&e->o, add ? LOCK : 0, mem.size == 3, add ? 0x0fc1 : 0x87, a.scratch, at, false, 0);
     sign(&e->o, mem, a.scratch);
     uint32_t done = x86_offset(&e->o);
     e->locked = 1u << a.scratch;
     x86_result_in(e, a.scratch, true);
-    x86_slow_begin(e, &a, mem, SLOW_AMO);
-    x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));
-    slow_result(e, a.scratch, done);
+    slow_way(e, &a, mem, SLOW_AMO, value, a.scratch, done);
 }
 
 /* and, or, xor: one locked instruction when nobody wants the old value, else a loop of compare and exchange. */
@@ -122,14 +135,16 @@ static void emit_logic(struct emitter *e, const struct ir_op *op, struct ir_mem 
     x86_temp_fixed(e, RAX);
     unsigned value = x86_gpr(e, op->b);
     struct x86_address a = x86_translate_address(e, op->a, mem, true);
+    struct x86_mem at = touch(e, &a);
     if (!wanted) {
-        x86_rm(&e->o, LOCK, wide, (unsigned)how << 3 | 1, value, x86_host_mem(&a), false, 0);
+        x86_rm(&e->o, LOCK, wide, (unsigned)how << 3 | 1, value, at, false, 0);
     } else {
-        x86_load(&e->o, wide, RAX, x86_host_mem(&a));
+        x86_load(&e->o, wide, RAX, at);
         uint32_t again = x86_offset(&e->o);
         x86_mov_rr(&e->o, wide, a.scratch, RAX);
         x86_alu_rr(&e->o, how, wide, a.scratch, value);
-        x86_rm(&e->o, LOCK, wide, 0x0fb1, a.scratch, x86_host_mem(&a), false, 0);
+        touch(e, &a);
+        x86_rm(&e->o, LOCK, wide, 0x0fb1, a.scratch, at, false, 0);
         uint32_t retry = x86_jcc_forward(&e->o, CC_NE);
         x86_set_target(&e->o, retry, again);
         sign(&e->o, mem, RAX);
@@ -139,9 +154,7 @@ static void emit_logic(struct emitter *e, const struct ir_op *op, struct ir_mem 
         e->locked = 1u << RAX;
         x86_result_in(e, RAX, true);
     }
-    x86_slow_begin(e, &a, mem, SLOW_AMO);
-    x86_store(&e->far, 3, value, MEM(RSP, FRAME_VALUE));
-    slow_result(e, RAX, done);
+    slow_way(e, &a, mem, SLOW_AMO, value, RAX, done);
 }
 
 static void emit_amo(struct emitter *e, const struct ir_op *op, struct ir_mem mem)

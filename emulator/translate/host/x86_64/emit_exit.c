@@ -14,6 +14,13 @@ static uint64_t page_of(uint64_t address)
     return address & ~(uint64_t)(TRANSLATE_PAGE - 1);
 }
 
+/* Does a jump from the block to that page have to look whether the page is still where it was? Direct memory is always
+ * where it was; blocks whose bytes change are killed. */
+static bool needs_guard(const struct emitter *e, uint64_t pc)
+{
+    return !e->code->is_direct && page_of(pc) != page_of(e->block->pc);
+}
+
 static struct x86_mem fetch_page_mem(const struct emitter *e, uint64_t pc)
 {
     struct x86_mem m = STATE(e, fetch_page);
@@ -51,7 +58,7 @@ static void direct(struct emitter *e, struct x86_out *o, uint64_t pc, bool backw
         x86_alu_mem_imm(o, ALU_CMP, false, MEM(RBP, e->layout->attention), 0);
         jump_to_stub(o, CC_NE, exit->stub);
     }
-    if (page_of(pc) != page_of(e->block->pc)) {
+    if (needs_guard(e, pc)) {
         exit->guard = x86_cmp_mem_imm_patchable(o, fetch_page_mem(e, pc), UINT32_MAX);
         jump_to_stub(o, CC_NE, exit->stub);
     }
@@ -67,7 +74,7 @@ static bool is_backwards(const struct emitter *e, uint64_t pc)
 static void emit_exit_if(struct emitter *e, const struct ir_op *op)
 {
     enum x86_cc cc = x86_condition(e, op->a);
-    bool plain = !is_backwards(e, op->imm) && page_of(op->imm) == page_of(e->block->pc);
+    bool plain = !is_backwards(e, op->imm) && !needs_guard(e, op->imm);
     if (!plain) {
         uint32_t skip = x86_jcc_forward(&e->o, cc ^ 1);
         direct(e, &e->o, op->imm, is_backwards(e, op->imm));
@@ -108,7 +115,7 @@ static void emit_push_return(struct emitter *e, const struct ir_op *op)
         return;
     }
     uint32_t landing = x86_offset(&e->far);
-    if (page_of(op->imm) != page_of(e->block->pc)) {
+    if (needs_guard(e, op->imm)) {
         exit->guard = x86_cmp_mem_imm_patchable(&e->far, fetch_page_mem(e, op->imm), UINT32_MAX);
         jump_to_stub(&e->far, CC_NE, exit->stub);
     }
@@ -200,7 +207,7 @@ uint32_t x86_emit_header(struct emitter *e)
     x86_jmp(&e->o, e->layout->thunk[THUNK_EXIT_LINK]);
     uint32_t entry = x86_offset(&e->o);
     assert(entry - header == 10);
-    if (e->block->second_page != CODE_NO_PAGE) {
+    if (e->block->second_page != CODE_NO_PAGE && !e->code->is_direct) {
         x86_cmp_mem_imm_patchable(&e->o, fetch_page_mem(e, (e->block->pc | (TRANSLATE_PAGE - 1)) + 1),
                                   e->block->second_identity);
         jump_to_stub(&e->o, CC_NE, header);

@@ -15,6 +15,15 @@
  *
  * Several accesses at the same base share a lookup (see emit_windowed()).
  *
+ * With direct memory the same load is
+ *
+ *     cmp  rbx, [rbp + direct_size]       once a block for each base
+ *     jae  careful
+ *     mov  r12, gs:[rbx + 16]
+ *
+ * and the host's fault, if there is one, finds the guest's instruction in the block's table of struct code_fault. The
+ * displacement needs no check: the memory's guards on both sides are wider than it can reach.
+ *
  * Where alignment is required the mask keeps the low bits instead, which then do not match. The slow path, out of line,
  * describes the access in the frame and calls the thunk, which keeps all registers and comes back with the value.
  */
@@ -73,9 +82,78 @@ static uint32_t look_up(struct emitter *e, struct x86_out *o, unsigned base, int
     return miss;
 }
 
+/* --- Direct memory --- */
+
+/* The address is wild, or misaligned where it must not be: the run time does the instruction with the evaluator. */
+static void careful_if(struct emitter *e, enum x86_cc cc)
+{
+    if (!e->careful_stub) {
+        e->careful_stub = x86_offset(&e->far);
+        x86_mov_imm(&e->far, RAX, e->insn_pc);
+        x86_jmp(&e->far, e->layout->thunk[THUNK_CAREFUL]);
+    }
+    uint32_t jump = x86_jcc_forward(&e->o, cc);
+    x86_set_target(&e->o, jump, e->careful_stub);
+}
+
+static void check_base(struct emitter *e, const struct x86_address *a)
+{
+    uint64_t c;
+    bool known = x86_const(e, a->id, &c) ? c < e->code->direct.size : e->values[a->id].in_direct;
+    if (known)
+        return;
+    x86_alu_rm(&e->o, ALU_CMP, true, a->base, STATE(e, direct_size));
+    careful_if(e, CC_AE);
+    e->values[a->id].in_direct = true;
+}
+
+static void check_alignment(struct emitter *e, const struct x86_address *a, struct ir_mem mem)
+{
+    if (mem.align != IR_ALIGN_NATURAL || !mem.size)
+        return;
+    unsigned low = x86_temp(e);
+    if (a->disp)
+        x86_lea(&e->o, false, low, MEM(a->base, a->disp));
+    else
+        x86_mov_rr(&e->o, false, low, a->base);
+    x86_rr(&e->o, 0, false, 0xf6, 0, low, true); /* test low byte, imm8 */
+    x86_byte(&e->o, (1u << mem.size) - 1);
+    careful_if(e, CC_NE);
+    e->locked &= ~(1u << low);
+}
+
+void x86_direct_check(struct emitter *e, const struct x86_address *a, struct ir_mem mem)
+{
+    check_base(e, a);
+    check_alignment(e, a, mem);
+}
+
+void x86_direct_access(struct emitter *e)
+{
+    if (!e->code->is_direct)
+        return;
+    uint32_t at = x86_offset(&e->o) - e->entry;
+    uint64_t pc = e->insn_pc - e->block->pc;
+    if (e->fault_count == FAULTS || at > UINT16_MAX || pc > UINT16_MAX)
+        e->unsupported = true;
+    else
+        e->faults[e->fault_count++] = (struct code_fault){(uint16_t)at, (uint16_t)pc};
+    x86_byte(&e->o, 0x65); /* gs: holds the base */
+}
+
+/* --- The lookup --- */
+
 struct x86_address x86_translate_address(struct emitter *e, unsigned id, struct ir_mem mem, bool write)
 {
     struct x86_address a;
+    if (e->code->is_direct) {
+        x86_split_address(e, id, &a);
+        x86_direct_check(e, &a, mem);
+        a.scratch = (uint8_t)x86_temp(e);
+        a.offset = NO_REG;
+        a.slow = 0;
+        return a;
+    }
     if (mem.align == IR_ALIGN_NATURAL && mem.size > TRANSLATE_CONTEXT_SHIFT)
         e->unsupported = true;
     x86_split_address(e, id, &a);
@@ -261,11 +339,24 @@ unsigned x86_define_early(struct emitter *e)
     return e->values[e->at].hint ? x86_define(e) : NO_REG;
 }
 
+static void emit_direct(struct emitter *e, const struct ir_op *op, struct access *x, unsigned d)
+{
+    struct x86_address a;
+    x86_split_address(e, op->a, &a);
+    x86_direct_check(e, &a, x->mem);
+    x->reg = (uint8_t)(d == NO_REG ? x86_define(e) : d);
+    x86_direct_access(e);
+    move(&e->o, x, MEM(a.base, a.disp));
+}
+
 static void emit_load(struct emitter *e, const struct ir_op *op, struct ir_mem mem)
 {
     struct access x = {.type = op->type, .mem = mem, .xmm = is_xmm_type(op->type)};
     e->unsupported |= x.xmm && mem.big_endian;
-    emit_access(e, op, &x, x.xmm ? x86_define_xmm(e, 0) : x86_define_early(e));
+    if (e->code->is_direct)
+        emit_direct(e, op, &x, x.xmm ? x86_define_xmm(e, 0) : NO_REG);
+    else
+        emit_access(e, op, &x, x.xmm ? x86_define_xmm(e, 0) : x86_define_early(e));
 }
 
 static void emit_store(struct emitter *e, const struct ir_op *op, struct ir_mem mem)
@@ -279,7 +370,11 @@ static void emit_store(struct emitter *e, const struct ir_op *op, struct ir_mem 
     x.xmm = is_vector_type(x.type) || (v->reg != NO_REG && v->reg >= XMM && mem.size >= 2) ||
             (is_xmm_type(x.type) && x86_memory_of(e, op->b, &home));
     e->unsupported |= x.xmm && mem.big_endian;
-    emit_access(e, op, &x, x.is_const ? RSP : x.xmm ? x86_xmm(e, op->b) : x86_gpr(e, op->b));
+    unsigned from = x.is_const ? RSP : x.xmm ? x86_xmm(e, op->b) : x86_gpr(e, op->b);
+    if (e->code->is_direct)
+        emit_direct(e, op, &x, from);
+    else
+        emit_access(e, op, &x, from);
 }
 
 bool x86_emit_memory(struct emitter *e, const struct ir_op *op)
@@ -288,13 +383,14 @@ bool x86_emit_memory(struct emitter *e, const struct ir_op *op)
     if (!(ir_op_info[op->op].properties & IR_MEM))
         return false;
     memcpy(&mem, &op->imm, sizeof mem);
-    if (e->upper_dirty)
+    if (e->upper_dirty && !e->code->is_direct)
         x86_spill_vectors(e);
     if (op->op == IR_OP_load)
         emit_load(e, op, mem);
     else if (op->op == IR_OP_store) {
         emit_store(e, op, mem);
-        if (e->upper_dirty) /* the slow path brought back 128 bits of what was stored; memory has it all */
+        if (e->upper_dirty &&
+            !e->code->is_direct) /* the slow path brought back 128 bits of what was stored; memory has it all */
             x86_spill_vectors(e);
     } else
         return x86_emit_atomic(e, op);

@@ -79,6 +79,11 @@ static void leave(struct thunks *t)
     x86_mov_imm(&t->o, RAX, TRANSLATE_EXIT_EXCEPTION);
     uint32_t from_fault = x86_jmp_forward(&t->o);
 
+    begin(t, THUNK_CAREFUL);
+    x86_store(&t->o, 3, RAX, TSTATE(t, pc));
+    x86_mov_imm(&t->o, RAX, TRANSLATE_EXIT_CAREFUL);
+    uint32_t from_careful = x86_jmp_forward(&t->o);
+
     begin(t, THUNK_EXIT_LINK);
     x86_store(&t->o, 3, RAX, TSTATE(t, exit_link));
     x86_mov_imm(&t->o, RAX, TRANSLATE_EXIT_CONTINUE);
@@ -88,6 +93,7 @@ static void leave(struct thunks *t)
     begin(t, THUNK_EXIT);
     x86_land(&t->o, from_lookup);
     x86_land(&t->o, from_fault);
+    x86_land(&t->o, from_careful);
     pins(t, true, true);
     x86_stmxcsr(&t->o, TSTATE(t, mxcsr));
     x86_ldmxcsr(&t->o, TSTATE(t, host_mxcsr));
