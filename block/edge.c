@@ -22,6 +22,9 @@ static void set_shortcut(struct edge *edge, struct edge *value)
 struct edge *edge_attach(struct node *parent, const char *role, struct node *child, uint32_t perm, uint32_t shared,
                          struct error *err)
 {
+    if (parent && child->inactive)
+        return fail_null(err, EBUSY, "Node '%s' is inactive, and cannot be the %s of '%s'", child->name, role,
+                         parent->name);
     struct edge *edge = new (struct edge);
     if (parent && !strcmp(role, "backing") && parent->driver->kind != DRIVER_FILTER) {
         uint32_t parent_perm, parent_shared;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "block/active.h"
 #include "block/driver.h"
 
 struct export_set {
@@ -75,8 +76,15 @@ static bool attach(struct block_export *export, struct node *node, struct error 
 {
     auto_free char *user = xasprintf("export '%s'", export->id);
     uint32_t perm = BLOCK_PERM_CONSISTENT_READ | (export->writable ? (uint32_t)BLOCK_PERM_WRITE : 0);
-    export->edge = edge_attach(NULL, user, node, perm, BLOCK_PERM_ALL, err);
-    return export->edge;
+    if (!export->allow_inactive && !node_activate(node, err))
+        return false;
+    export->edge = edge_attach(NULL, user, node, node->inactive ? 0 : perm, BLOCK_PERM_ALL, err);
+    if (!export->edge)
+        return false;
+    export->edge->allows_inactive = export->allow_inactive;
+    export->edge->active_perm = perm;
+    export->edge->active_shared = BLOCK_PERM_ALL;
+    return true;
 }
 
 /* The second half of closing, after `shutting_down` was set, which nobody sets twice. */
@@ -114,6 +122,9 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
     struct node *node = graph_find(set->graph, options->node_name);
     if (!node)
         return fail_null(err, ENOENT, "Cannot find a node with node-name '%s'", options->node_name);
+    if (options->allow_inactive && !type->driver->can_be_inactive)
+        return fail_null(err, ENOTSUP, "Exports of type '%s' need an active node: allow-inactive=on is not for them",
+                         block_export_type_name(options->type));
 
     struct block_export *export = new (struct block_export);
     export->driver = type->driver;
@@ -122,6 +133,7 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
     export->id = xstrdup(options->id);
     export->writable = options->writable;
     export->writethrough = options->writethrough;
+    export->allow_inactive = options->allow_inactive;
     export->state = xcalloc(1, type->driver->state_size ? type->driver->state_size : 1);
     list_init(&export->link);
     /* Attaching yields: somebody else may have taken the id meanwhile. Opening may yield too; who wants to close the

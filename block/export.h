@@ -22,9 +22,10 @@ struct block_export {
     char *id;
     struct edge *edge; /* read, and write when writable; shares everything */
     bool writable;
-    bool writethrough; /* each write is durable before it is answered */
-    bool opening;      /* its driver is still at it; nobody else may close it */
-    bool unwanted;     /* somebody wanted to, meanwhile: it closes as soon as it is open */
+    bool allow_inactive; /* its node may be, or become, inactive */
+    bool writethrough;   /* each write is durable before it is answered */
+    bool opening;        /* its driver is still at it; nobody else may close it */
+    bool unwanted;       /* somebody wanted to, meanwhile: it closes as soon as it is open */
     bool shutting_down;
     void *state; /* driver->state_size bytes, zeroed */
     struct list link;
@@ -33,9 +34,12 @@ struct block_export {
 struct export_driver {
     enum block_export_type type;
     size_t state_size;
+    bool
+        can_be_inactive; /* serves a node that is inactive, or becomes so: requests fail, nothing else is asked of it */
     /* May yield. A failed one leaves nothing behind. */
     bool (*open)(struct block_export *export, const struct block_export_options *options, struct error *err);
     void (*close)(struct block_export *export);        /* YIELDS; see above */
+    uint32_t (*clients)(const struct block_export *export); /* how many; NULL: one, when it is in use */
     bool (*in_use)(const struct block_export *export); /* a client is connected; NULL = never */
 };
 

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "block/active.h"
 #include "block/dirty_bitmap.h"
 #include "block/latency.h"
 #include "qmp/schema/types.h"
@@ -446,11 +447,29 @@ void node_unref(struct node *node)
 
 /* Monitor-owned nodes --------------------------------------------------------------------------------------------- */
 
+/* It has a size from the beginning: what uses it will ask. */
+static struct node *make_inactive(struct graph *graph, const struct blockdev_options *options, struct error *err)
+{
+    uint64_t size;
+    if (!graph_look_at(graph, options, &size, err) || !check_name(graph, options->node_name, err))
+        return NULL;
+    struct node *node = node_new(graph, graph_driver(graph, blockdev_driver_name(options->driver)), options);
+    if (!node_apply_options(node, options, err)) {
+        node_free(node);
+        return NULL;
+    }
+    node->size = size;
+    complete_limits(node);
+    node_be_inactive(node);
+    list_append(&graph->nodes, &node->graph_link);
+    return node;
+}
+
 bool graph_add(struct graph *graph, const struct blockdev_options *options, struct error *err)
 {
     if (!options->node_name)
         return fail(err, EINVAL, "'node-name' must be specified for the root node");
-    struct node *node = node_open(graph, options, err);
+    struct node *node = options->active ? node_open(graph, options, err) : make_inactive(graph, options, err);
     if (!node)
         return false;
     node->monitor_owned = true;

@@ -58,6 +58,8 @@ struct block_limits {
     uint32_t optimal_transfer;
 };
 
+enum { LATENCY_KINDS = 4, LATENCY_BINS = 26 }; /* of block/latency.h */
+
 /* Accounting, per node, of requests that parents made. */
 struct block_stats {
     uint64_t read_bytes, write_bytes, discard_bytes, zero_bytes;
@@ -68,6 +70,7 @@ struct block_stats {
     /* Of requests from outside of the graph only: time they took, and when the last one ended. */
     uint64_t read_ns, write_ns, discard_ns, flush_ns, last_ns;
     struct latency_histogram *histograms[3]; /* of enum latency_kind; NULL: not counted (block/latency.h) */
+    uint64_t latencies[LATENCY_KINDS][LATENCY_BINS]; /* all of them: bin i is for what took less than 2^i microseconds */
 };
 
 struct node {
@@ -136,7 +139,12 @@ struct edge {
     /* Backing edge: writes to the child do not change what the parent shows, because a copy-before-write filter keeps
      * the old content in the parent. So they are no conflict. */
     bool guarded;
+    /* The child may be inactive (block/active.h); while it is, perm is 0, and this is what the edge needs otherwise. */
+    bool allows_inactive;
+    uint32_t active_perm, active_shared;
     struct list parent_link, child_link;
+
+    uint64_t read_bytes, write_bytes; /* that went through it, with good results */
 
     /* Root edges may want to know. May be NULL. */
     void (*resized)(void *user); /* the child's size changed */

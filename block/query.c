@@ -64,7 +64,7 @@ static struct image_info *query_one(struct node *node, struct error *err)
     struct image_info *info = new (struct image_info);
     int64_t allocated = allocated_size(node);
     info->filename = xstrdup(name_of(node));
-    info->format = xstrdup(node->driver->name);
+    info->format = xstrdup(node->inactive ? node->inactive->name : node->driver->name);
     info->virtual_size = node->size;
     info->has_actual_size = allocated >= 0;
     info->actual_size = allocated >= 0 ? (uint64_t)allocated : 0;

@@ -65,6 +65,12 @@ static bool in_use(const struct block_export *block_export)
     return nbd_export_connections(state->export) > 0;
 }
 
+static uint32_t clients(const struct block_export *block_export)
+{
+    const struct nbd_export_state *state = block_export->state;
+    return nbd_export_connections(state->export);
+}
+
 const struct nbd_server *nbd_export_server(const struct block_export *block_export)
 {
     const struct nbd_export_state *state = block_export->state;
@@ -73,8 +79,10 @@ const struct nbd_server *nbd_export_server(const struct block_export *block_expo
 
 const struct export_driver nbd_export_driver = {
     .type = BLOCK_EXPORT_TYPE_NBD,
+    .can_be_inactive = true,
     .state_size = sizeof(struct nbd_export_state),
     .open = open_export,
     .close = close_export,
     .in_use = in_use,
+    .clients = clients,
 };

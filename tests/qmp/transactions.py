@@ -186,7 +186,7 @@ def nodes_in_use():
         daemon.qmp.event("BLOCK_EXPORT_DELETED")
         daemon.do("blockdev-set-active", node_name="disk", active=False)
         assert not daemon.nodes()["disk"]["active"]
-        assert "inactive" in daemon.refuses("block-export-add", type="nbd", id="e", node_name="disk", writable=True)
+        assert "inactive" in daemon.refuses("block_resize", node_name="disk", size=MIB)
         run("qemu-io", "-f", "qcow2", "-c", "write -P 9 0 64k", "disk.q")  # it is another program's now
         daemon.do("blockdev-set-active", active=True)
         daemon.export("disk")
