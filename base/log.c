@@ -2,13 +2,15 @@
 /*
  * Messages on standard error, each by one write so that threads do not mix lines. The program's name is the C library's
  * own record of it (program_invocation_short_name), so this file keeps no state.
+ *
+ * What a message quotes may be anybody's words, so all of it is made fit for a terminal (base/printable.h).
  */
 #include "base/log.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include "base/strbuf.h"
+#include "base/printable.h"
 
 void log_set_program(const char *argv0)
 {
@@ -22,13 +24,25 @@ const char *log_program(void)
     return program_invocation_short_name;
 }
 
+/* `hint` may be NULL. */
+static void write_lines(const char *kind, const char *message, const char *hint)
+{
+    auto_strbuf lines = {0};
+    strbuf_printf(&lines, "%s: %s", log_program(), kind);
+    printable_append(&lines, message);
+    if (hint)
+        strbuf_append_char(&lines, '\n');
+    if (hint)
+        printable_append(&lines, hint);
+    strbuf_append_char(&lines, '\n');
+    fputs(lines.text, stderr);
+}
+
 static void say(const char *kind, const char *format, va_list args)
 {
-    auto_strbuf line = {0};
-    strbuf_printf(&line, "%s: %s", log_program(), kind);
-    strbuf_vprintf(&line, format, args);
-    strbuf_append_char(&line, '\n');
-    fputs(line.text, stderr);
+    auto_strbuf message = {0};
+    strbuf_vprintf(&message, format, args);
+    write_lines(kind, strbuf_text(&message), NULL);
 }
 
 #define DEFINE_LOG(name, kind)                                                                                         \
@@ -46,8 +60,5 @@ DEFINE_LOG(log_info, "info: ")
 
 void log_failure(const struct error *err)
 {
-    if (err->hint)
-        log_error("%s\n%s", err->message, err->hint);
-    else
-        log_error("%s", err->message);
+    write_lines("", err->message, err->hint);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 #include "base/cleanup.h"
+#include "base/printable.h"
 #include "base/size.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/keyval.h"
@@ -58,8 +59,8 @@ static void print_line(const struct internal_snapshot *snapshot)
              seconds / 60 % 60, seconds % 60, milliseconds);
     if (snapshot->icount != UINT64_MAX)
         snprintf(icount, sizeof icount, "%" PRIu64, snapshot->icount);
-    printf("%-9s %-16s %8s%20s %12s %10s\n", snapshot->id, snapshot->name, format_size(size, snapshot->vm_state_size),
-           date, clock, icount);
+    auto_free char *id = printable(snapshot->id), *name = printable(snapshot->name);
+    printf("%-9s %-16s %8s%20s %12s %10s\n", id, name, format_size(size, snapshot->vm_state_size), date, clock, icount);
 }
 
 void snapshot_list_print(const struct snapshot_list *list)

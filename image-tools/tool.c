@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/printable.h"
 #include "base/trace.h"
 #include "block/filters/table.h"
 #include "confined/doorman.h"
@@ -257,7 +258,8 @@ static void print_value(const struct json *value, unsigned indent)
             print_named(index, json_at(value, i), indent + 4);
         }
     } else if (kind == JSON_STRING) {
-        printf(" %s\n", json_string(value));
+        auto_free char *shown = printable(json_string(value));
+        printf(" %s\n", shown);
     } else {
         auto_free char *text = json_to_text(value);
         printf(" %s\n", text);

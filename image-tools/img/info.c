@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/math.h"
+#include "base/printable.h"
 #include "base/size.h"
 #include "block/query.h"
 #include "image-tools/img/command.h"
@@ -75,7 +76,8 @@ static void print_limits(const struct block_limits_info *limits, unsigned indent
 /* A child, such as the file that holds the image; `path` names its place ("/file", "/file/file"). */
 static void print_child(const char *path, const struct block_graph_info *info)
 {
-    printf("Child node '%s':\n    filename: %s\n    protocol type: %s\n", path, info->filename, info->format);
+    auto_free char *filename = printable(info->filename);
+    printf("Child node '%s':\n    filename: %s\n    protocol type: %s\n", path, filename, info->format);
     print_size("    file length", info->virtual_size);
     printf(" (%" PRIu64 " bytes)\n", info->virtual_size);
     if (info->has_actual_size) {
@@ -94,14 +96,16 @@ static void print_backing(const struct block_graph_info *info)
 {
     if (!info->backing_filename)
         return;
-    printf("backing file: %s", info->backing_filename);
-    if (!info->full_backing_filename)
+    auto_free char *name = printable(info->backing_filename), *path = printable(info->full_backing_filename);
+    auto_free char *format = printable(info->backing_filename_format);
+    printf("backing file: %s", name);
+    if (!path)
         printf(" (cannot determine actual path)");
     else if (strcmp(info->backing_filename, info->full_backing_filename))
-        printf(" (actual path: %s)", info->full_backing_filename);
+        printf(" (actual path: %s)", path);
     printf("\n");
-    if (info->backing_filename_format)
-        printf("backing file format: %s\n", info->backing_filename_format);
+    if (format)
+        printf("backing file format: %s\n", format);
 }
 
 static void print_snapshots(const struct block_graph_info *info)
@@ -125,7 +129,8 @@ static void print_snapshots(const struct block_graph_info *info)
 
 static void print_human(const struct block_graph_info *info)
 {
-    printf("image: %s\nfile format: %s\n", info->filename, info->format);
+    auto_free char *filename = printable(info->filename), *format = printable(info->format);
+    printf("image: %s\nfile format: %s\n", filename, format);
     print_size("virtual size", info->virtual_size);
     printf(" (%" PRIu64 " bytes)\n", info->virtual_size);
     if (info->has_actual_size) {

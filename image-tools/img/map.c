@@ -8,6 +8,7 @@
 #include <string.h>
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/printable.h"
 #include "block/request.h"
 #include "image-tools/img/command.h"
 
@@ -84,7 +85,8 @@ static void print_human_entry(struct mapper *mapper)
     print_number(mapper->entry.start);
     print_number(status->length);
     print_number(status->offset);
-    printf("%s\n", status->node->filename ? status->node->filename : "");
+    auto_free char *filename = printable(status->node->filename ? status->node->filename : "");
+    printf("%s\n", filename);
 }
 
 static void print_entry(struct mapper *mapper)
