@@ -53,14 +53,14 @@ enum extent_kind {
     EXTENT_ZERO,    /* reads as zeroes, no bytes stored */
     EXTENT_DATA,    /* stored one to one at child_offset of child (NULL child: a mover's own storage) */
     EXTENT_BACKING, /* not in this layer: the backing node's bytes, zeroes beyond its end or without one */
-    EXTENT_ENCODED, /* stored here, but not one to one (compressed): read_encoded() */
+    EXTENT_ENCODED, /* stored here, but not as it reads (compressed, encrypted): read_encoded() */
 };
 
 struct extent {
     enum extent_kind kind;
     uint64_t length;       /* bytes from the offset asked, 1 .. asked length */
-    struct edge *child;    /* EXTENT_DATA of a mapper */
-    uint64_t child_offset; /* EXTENT_DATA: bytes */
+    struct edge *child;    /* EXTENT_DATA of a mapper; EXTENT_ENCODED that has a byte for each byte (encrypted) */
+    uint64_t child_offset; /* where it is in the child: bytes */
     uint64_t encoded;      /* EXTENT_ENCODED: the driver's own (a descriptor) */
     bool allocated; /* this layer decides the content (zero clusters too); false only for EXTENT_BACKING and holes of
                        movers */
@@ -81,6 +81,7 @@ struct write_plan {
     uint64_t child_offset;          /* where `offset` goes */
     uint64_t cow_before, cow_after; /* bytes to copy from the old content, 0 = none */
     bool in_place;                  /* nothing to commit: commit_write is not called */
+    bool encoded;                   /* what goes to the child is not what is written: by write_encoded() */
     bool fua_pending;               /* set by block/: the commit must be durable */
     struct list link;               /* the mapper's list of plans in flight */
     struct co_queue waiters;        /* the mapper's: who waits for this plan to end */
@@ -210,6 +211,10 @@ struct block_driver {
      * else -errno and the allocation is undone. Returns the final result of the request. */
     int (*commit_write)(struct node *node, struct write_plan *plan, int result);
     int (*write_compressed)(struct node *node, uint64_t offset, uint64_t length, struct buffers from);
+    /* The data of a plan that says `encoded`, and of the copies around it: `offset` of the guest goes to `child_offset`
+     * of plan->child. The buffers stay as they are. */
+    int (*write_encoded)(struct node *node, const struct write_plan *plan, uint64_t offset, uint64_t child_offset,
+                         uint64_t length, struct buffers from, uint32_t flags);
 
     /* Both shapes. NULL: the request path emulates zero by writing, ignores discard, and flush only goes to the
      * children. zero and discard get spans aligned to limits.zero_alignment / discard_alignment (or reaching the end).

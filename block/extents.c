@@ -92,7 +92,7 @@ static int layer_status(struct node *node, uint64_t offset, uint64_t length, uin
         break;
     case EXTENT_ENCODED:
         status->data = true;
-        status->compressed = true;
+        status->compressed = !extent.child;
         break;
     case EXTENT_DATA:
         status->data = true;

@@ -11,6 +11,8 @@
  * shows the old state, and goes out with the data in one write. Plans that continue each other are written together.
  *
  * Bytes of a child beyond its end read as zeroes: images may end in the middle of their last cluster.
+ *
+ * What is stored encoded (encrypted) goes through the driver's read_encoded() and write_encoded(), in the same loops.
  */
 #include "block/internal.h"
 
@@ -77,7 +79,9 @@ static bool extent_continues(const struct extent *extent, const struct extent *n
         return extent->child == next->child && extent->child_offset + extent->length == next->child_offset;
     case EXTENT_BACKING:
     case EXTENT_ZERO: return true;
-    case EXTENT_ENCODED: break;
+    case EXTENT_ENCODED:
+        return extent->child && extent->child == next->child &&
+               extent->child_offset + extent->length == next->child_offset;
     }
     return false;
 }
@@ -200,13 +204,22 @@ static bool is_fresh(const struct edge *child, uint64_t offset)
     return child->child->growable && offset >= child->child->size;
 }
 
+/* Data of a plan, or of several that continue it, to its place. */
+static inline int write_to_child(struct node *node, const struct write_plan *plan, uint64_t offset,
+                                 uint64_t child_offset, uint64_t length, struct buffers from, uint32_t flags)
+{
+    if (unlikely(plan->encoded))
+        return node->driver->write_encoded(node, plan, offset, child_offset, length, from, flags);
+    return block_write(plan->child, child_offset, length, from, flags);
+}
+
 /* One write: old bytes, `length` of data, old bytes. */
 static int write_with_copies(struct node *node, const struct write_plan *first, const struct write_plan *last,
                              uint64_t length, struct buffers from, uint32_t flags)
 {
     uint64_t before = first->cow_before, after = last->cow_after;
     uint64_t end = last->offset + last->length;
-    if (old_is_zero(node, first->offset - before, before) && old_is_zero(node, end, after) &&
+    if (!first->encoded && old_is_zero(node, first->offset - before, before) && old_is_zero(node, end, after) &&
         is_fresh(first->child, first->child_offset - before))
         return block_write(first->child, first->child_offset, length, from, flags);
 
@@ -236,8 +249,8 @@ static int write_with_copies(struct node *node, const struct write_plan *first, 
     if (after)
         iov[count++] = (struct iovec){old + before, after};
     block_event(first->child, BLKDEBUG_EVENT_COW_WRITE);
-    return block_write(first->child, first->child_offset - before, before + length + after, buffers_of(iov, count),
-                       flags);
+    return write_to_child(node, first, first->offset - before, first->child_offset - before, before + length + after,
+                          buffers_of(iov, count), flags);
 }
 
 static bool plan_continues(const struct write_plan *plan, const struct write_plan *next)
@@ -267,7 +280,7 @@ static int write_plans(struct node *node, struct write_plan *plans, size_t count
     uint64_t length = last->offset + last->length - first->offset;
     block_event(first->child, BLKDEBUG_EVENT_WRITE_AIO);
     int result = likely(!first->cow_before && !last->cow_after)
-                     ? block_write(first->child, first->child_offset, length, from, flags)
+                     ? write_to_child(node, first, first->offset, first->child_offset, length, from, flags)
                      : write_with_copies(node, first, last, length, from, flags);
     return commit_plans(node, plans, count, result);
 }

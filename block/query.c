@@ -84,20 +84,41 @@ static struct image_info *query_one(struct node *node, struct error *err)
     return fail_prefix(err, "node '%s': ", node->name), NULL;
 }
 
+static void free_facts(struct image_facts *facts)
+{
+    free(facts->backing_filename);
+    free(facts->full_backing_filename);
+    free(facts->backing_format);
+    image_info_specific_free(facts->specific);
+}
+
 uint64_t node_cluster_size(struct node *node)
 {
     for (; node; node = node->file ? node->file->child : NULL) {
         struct image_facts facts = {0};
         if (!node->driver->info || !node->driver->info(node, &facts, NULL))
             continue;
-        free(facts.backing_filename);
-        free(facts.full_backing_filename);
-        free(facts.backing_format);
-        image_info_specific_free(facts.specific);
+        free_facts(&facts);
         if (node->driver->kind == DRIVER_FORMAT)
             return facts.cluster_size;
     }
     return 0;
+}
+
+bool node_compresses(struct node *node)
+{
+    for (; node; node = node->file ? node->file->child : NULL) {
+        struct image_facts facts = {0};
+        if (!node->driver->write_compressed)
+            return false;
+        if (node->driver->kind != DRIVER_FORMAT)
+            continue;
+        if (!node->driver->info || !node->driver->info(node, &facts, NULL))
+            return true;
+        free_facts(&facts);
+        return !facts.encrypted;
+    }
+    return false;
 }
 
 struct image_info *node_query_image(struct node *node, bool with_backing, struct error *err)
@@ -199,6 +220,7 @@ struct block_device_info *node_query_device(struct node *node, bool flat, struct
         info->backing_file_depth++;
     info->detect_zeroes = (enum blockdev_detect_zeroes_options)node->detect_zeroes;
     info->image = image;
+    info->encrypted = image->encrypted;
     info->write_threshold = (int64_t)node->write_threshold;
     query_bitmaps(node, info);
     info->cache = new (struct blockdev_cache_info);

@@ -21,5 +21,7 @@ struct block_device_info *node_query_device(struct node *node, bool flat, struct
 /* The size of the clusters in which a format allocates, through filters and raw layers; 0 when there are none. Does not
  * yield. */
 uint64_t node_cluster_size(struct node *node);
+/* Does it take compressed writes? Encrypted images do not: compressed clusters are stored in clear. Does not yield. */
+bool node_compresses(struct node *node);
 
 #endif

@@ -15,7 +15,7 @@ static bool compress_open(struct node *node, struct error *err)
         return false;
     struct node *file = node->file->child;
     uint64_t cluster_size = node_cluster_size(file);
-    if (!file->driver->write_compressed || !cluster_size)
+    if (!node_compresses(file) || !cluster_size)
         return fail(err, ENOTSUP, "Compression is not supported for underlying format: %s", file->driver->name);
     node->limits.request_alignment = (uint32_t)cluster_size;
     return true;

@@ -18,6 +18,7 @@
 #include "block/dirty_bitmap.h"
 #include "block/driver.h"
 #include "block/filters/copy_before_write.h"
+#include "block/query.h"
 #include "block/request.h"
 
 #define CHUNK (1 * MiB)
@@ -210,7 +211,7 @@ static bool check_bitmap_options(const struct blockdev_backup *options, struct e
     return true;
 }
 
-static bool check_nodes(const struct backup *backup, const struct node *target, const struct blockdev_backup *options,
+static bool check_nodes(const struct backup *backup, struct node *target, const struct blockdev_backup *options,
                         struct error *err)
 {
     if (backup->source == target)
@@ -218,7 +219,7 @@ static bool check_nodes(const struct backup *backup, const struct node *target, 
     if (backup->source->size != target->size)
         return fail(err, EINVAL, "Source and target image have different sizes: %" PRIu64 " and %" PRIu64 " bytes",
                     backup->source->size, target->size);
-    if (options->compress && !target->driver->write_compressed)
+    if (options->compress && !node_compresses(target))
         return fail(err, ENOTSUP, "Compression is not supported for this drive %s", target->name);
     return true;
 }

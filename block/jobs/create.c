@@ -62,6 +62,7 @@ static struct qcow2_create_options *qcow2_options(const struct blockdev_create_o
     own->compression_type = options->compression_type;
     own->extended_l2 = options->extended_l2;
     own->data_file_raw = options->data_file_raw;
+    own->encrypt = options->encrypt ? qcow2_encryption_create_options_clone(options->encrypt) : NULL;
     return own;
 }
 

@@ -8,6 +8,7 @@
  *   names, flags     the header
  *   version 2        zero clusters become nothing or clusters of zeroes, then the header
  *   size             resize.c
+ *   key slots        crypto/luks_amend.c: the LUKS header alone, in an order of its own
  *
  * They run in this order, so that what a step needs is there.
  */
@@ -17,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "formats/qcow2/counts.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/entry.h"
 #include "qmp/schema/types.h"
 
@@ -24,6 +26,7 @@ struct amendment {
     struct qcow2 *q;
     const struct qcow2_amend_options *o;
     bool wants_v2, wants_v3;
+    bool force;
     void (*report)(void *user, uint64_t done, uint64_t total);
     void *user;
     unsigned step, steps;
@@ -66,6 +69,8 @@ static bool check_amendment(struct amendment *a, struct error *err)
                     "data-file-raw cannot be set on existing images: the data file may not read as the disk does");
     if (o->backing_fmt && !(o->backing_file ? *o->backing_file : q->header.backing_name != NULL))
         return fail(err, EINVAL, "backing_fmt was given, and the image has no backing file");
+    if (!encryption_check_amend(q, o->encrypt, err))
+        return false;
     uint64_t bits = o->has_refcount_bits ? (uint64_t)o->refcount_bits : 1ull << q->header.refcount_order;
     bool lazy = o->has_lazy_refcounts ? o->lazy_refcounts : q->header.compatible & COMPATIBLE_LAZY_REFCOUNTS;
     const char *newer = version_after(a) >= 3             ? NULL
@@ -288,22 +293,29 @@ static bool change_size(struct amendment *a, struct error *err)
     return qcow2_resize(a->q->node, a->o->size, PREALLOCATION_OFF, true, err);
 }
 
+static bool change_slots(struct amendment *a, struct error *err)
+{
+    return encryption_amend(a->q, a->o->encrypt, a->force, err);
+}
+
 static bool qcow2_amend(struct node *node, void *options, bool force,
                         void (*progress)(void *user, uint64_t done, uint64_t total), void *user, struct error *err)
 {
     const struct qcow2_amend_options *o = options;
-    struct amendment a = {.q = node->state, .o = o, .report = progress, .user = user};
+    struct amendment a = {.q = node->state, .o = o, .force = force, .report = progress, .user = user};
     a.wants_v2 = o->has_compat && (o->compat == QCOW2_COMPAT_V2 || o->compat == QCOW2_COMPAT_0_10);
     a.wants_v3 = o->has_compat && !a.wants_v2;
     if (!check_amendment(&a, err))
         return false;
     bool flags = o->has_lazy_refcounts || o->has_data_file_raw || o->data_file;
     bool backing = o->backing_file || o->backing_fmt;
-    a.steps = a.wants_v3 + o->has_refcount_bits + flags + backing + a.wants_v2 + o->has_size;
+    bool slots = o->encrypt != NULL;
+    a.steps = a.wants_v3 + o->has_refcount_bits + flags + backing + a.wants_v2 + o->has_size + slots;
     node_mark_written(node);
     return run_step(&a, a.wants_v3, upgrade, err) && run_step(&a, o->has_refcount_bits, change_refcounts, err) &&
            run_step(&a, flags, change_flags, err) && run_step(&a, backing, change_backing, err) &&
-           run_step(&a, a.wants_v2, downgrade, err) && run_step(&a, o->has_size, change_size, err);
+           run_step(&a, a.wants_v2, downgrade, err) && run_step(&a, o->has_size, change_size, err) &&
+           run_step(&a, slots, change_slots, err);
 }
 
 const struct amend_ops qcow2_amend_ops = {.options_type = &qcow2_amend_options_type, .amend = qcow2_amend};

@@ -308,6 +308,8 @@ int check_count(struct check *check, bool refcount_structures, bool report)
     struct walk walk = {.check = check, .report = report, .active = true};
     int result = count_span(&walk, 0, q->cluster_size, "the header");
     if (!result)
+        result = count_span(&walk, q->header.crypt_offset, q->header.crypt_length, "the LUKS header");
+    if (!result)
         result = count_span(&walk, q->l1.offset, (uint64_t)q->l1.count * 8, "the active L1 table");
     if (!result)
         result = count_l1(&walk, q->l1.entries, q->l1.count);

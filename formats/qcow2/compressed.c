@@ -6,6 +6,8 @@
  *
  * A cluster that is being read may be replaced meanwhile. Its bytes must not be reused before the read ends, or the
  * reader would inflate somebody else's data: so reads in flight are listed, and sync.c leaves what they read allocated.
+ *
+ * Encrypted images are not compressed: it would put their data into the file in clear.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -15,6 +17,7 @@
 #include "base/iov.h"
 #include "formats/qcow2/claim.h"
 #include "formats/qcow2/compress.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/entry.h"
 #include "formats/qcow2/state.h"
 #include "formats/qcow2/write_log.h"
@@ -199,8 +202,7 @@ static int read_clipped(struct edge *child, uint64_t offset, uint64_t length, st
     return there ? block_read(child, offset, there, to, 0) : 0;
 }
 
-/* A read that came too late for its extent: asks again. */
-static int read_replaced(struct node *node, uint64_t offset, uint64_t length, struct buffers to)
+int qcow2_read_guest(struct node *node, uint64_t offset, uint64_t length, struct buffers to)
 {
     while (length) {
         struct extent extent;
@@ -226,11 +228,13 @@ int qcow2_read_encoded(struct node *node, uint64_t offset, uint64_t length, cons
                        struct buffers to)
 {
     struct qcow2 *q = node->state;
+    if (extent->child)
+        return encryption_read(q, offset, length, extent, to);
     for (;;) {
         bool current;
         int lookup = is_current(q, offset, extent->encoded, &current);
         if (lookup || !current)
-            return lookup ? lookup : read_replaced(node, offset, length, to);
+            return lookup ? lookup : qcow2_read_guest(node, offset, length, to); /* this came too late: asks again */
         struct slot *slot = find_slot(q->codec, extent->encoded);
         if (!slot || (slot->descriptor == extent->encoded && slot->loading)) {
             co_queue_wait_uncancellable(&q->codec->loads);
@@ -341,7 +345,7 @@ static int write_one(struct node *node, uint64_t offset, uint64_t length, uint8_
 int qcow2_write_compressed(struct node *node, uint64_t offset, uint64_t length, struct buffers from)
 {
     struct qcow2 *q = node->state;
-    if (q->external_data)
+    if (q->external_data || is_encrypted(q))
         return -ENOTSUP;
     if (in_cluster(q, offset) || (in_cluster(q, length) && offset + length != q->size))
         return -EINVAL;

@@ -2,7 +2,8 @@
 /*
  * New images. Only the least is laid out by hand: header, one cluster of refcount table, one refcount block. Then the
  * image is opened like any other and grown to its size, so that allocation, tables of any size and preallocation are
- * the code that runs later too.
+ * the code that runs later too. That it is encrypted is said last, by a header that is laid out once more: what comes
+ * before may not look for keys.
  */
 #include "block/create.h"
 #include <inttypes.h>
@@ -10,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "block/name.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/state.h"
 #include "qmp/schema/types.h"
 
@@ -31,6 +33,8 @@ bool qcow2_check_create_options(const struct qcow2_create_options *o, uint32_t v
         return fail(err, EINVAL, "backing_fmt was given without backing_file");
     if (o->backing_file && o->preallocation != PREALLOC_MODE_OFF && !o->extended_l2)
         return fail(err, EINVAL, "preallocation and a backing file go together only with extended_l2=on");
+    if (!encryption_check_options(o, err))
+        return false;
     if (version >= 3)
         return true;
     const char *newer = o->lazy_refcounts                                    ? "lazy_refcounts=on"
@@ -136,7 +140,7 @@ static bool find_size(struct graph *graph, const char *filename, const struct qc
     if (o->has_size || !o->backing_file)
         return o->has_size || fail(err, EINVAL, "the size of the new image is missing");
     auto_free char *resolved = name_resolve(filename, o->backing_file);
-    struct open_mode mode = {.read_only = true};
+    struct open_mode mode = {.read_only = true, .metadata_only = true};
     struct node *backing = node_open_filename(graph, resolved, o->backing_fmt, &mode, err);
     if (!backing)
         return fail_prefix(err, "backing file '%s': ", o->backing_file);
@@ -145,7 +149,23 @@ static bool find_size(struct graph *graph, const char *filename, const struct qc
     return true;
 }
 
-static bool grow_seed(struct qcow2 *q, const struct qcow2_create_options *o, uint64_t size, struct error *err)
+/* The header of an image that has everything else. */
+static int finish_header(struct qcow2 *q)
+{
+    uint64_t used;
+    if (!is_encrypted(q))
+        return header_store(q);
+    auto_free uint8_t *cluster = block_alloc_buffer(q->file, q->cluster_size);
+    if (!cluster)
+        return -ENOMEM;
+    auto_error err = {0};
+    if (!header_format(&q->header, cluster, &used, &err))
+        return -err.code;
+    return block_write_buffer(q->file, 0, cluster, q->cluster_size, 0);
+}
+
+static bool grow_seed(struct graph *graph, struct qcow2 *q, const struct qcow2_create_options *o, uint64_t size,
+                      struct error *err)
 {
     uint64_t entries = MAX(DIV_ROUND_UP(size, l2_span(q)), (uint64_t)1);
     if (entries > L1_BYTES_MAX / 8)
@@ -159,6 +179,8 @@ static bool grow_seed(struct qcow2 *q, const struct qcow2_create_options *o, uin
     if (result)
         return fail_errno(err, result, "cannot make the L1 table");
     q->size = q->header.size = size;
+    if (!encryption_create(q, graph_objects(graph), o, err))
+        return false;
     enum preallocation mode = (enum preallocation)o->preallocation;
     if (q->external_data && (q->raw_data || mode != PREALLOCATION_OFF))
         mode = PREALLOCATION_METADATA; /* the data file has its own */
@@ -166,7 +188,7 @@ static bool grow_seed(struct qcow2 *q, const struct qcow2_create_options *o, uin
         return false;
     result = qcow2_finish(q);
     if (!result)
-        result = header_store(q);
+        result = finish_header(q);
     q->is_new = false;
     if (!result)
         result = qcow2_barrier(q);
@@ -191,7 +213,7 @@ static bool create_format(struct graph *graph, struct edge *file, const char *fi
     q->writable = q->is_new = true;
     bool ok = header_load(file, &q->header, err) && qcow2_load(q, err);
     q->lazy_refcounts = false; /* a new image is clean */
-    ok = ok && grow_seed(q, o, size, err);
+    ok = ok && grow_seed(graph, q, o, size, err);
     qcow2_unload(q);
     return ok;
 }

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "block/name.h"
 #include "formats/qcow2/bitmap_store.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/live.h"
 #include "formats/qcow2/state.h"
 #include "formats/qcow2/write_log.h"
@@ -54,6 +55,8 @@ static void set_node(struct node *node, struct qcow2 *q)
     node->limits.zero_alignment = subcluster_size(q);
     node->limits.discard_alignment = subcluster_size(q);
     node->limits.optimal_transfer = (uint32_t)q->cluster_size;
+    if (is_encrypted(q))
+        node->limits.request_alignment = 512;
     node->write_flags = REQUEST_FUA;
     node->zero_flags = REQUEST_FUA | REQUEST_MAY_UNMAP;
 }
@@ -106,6 +109,8 @@ static bool open_state(struct node *node, struct qcow2 *q, struct error *err)
     if (!children_open(node, q, err) || !qcow2_load(q, err))
         return false;
     set_node(node, q);
+    if (!encryption_open(q, node->options->u.qcow2.encrypt, err))
+        return false;
     if (!load_bitmaps(q, err))
         return false;
     if (node->read_only)
@@ -239,6 +244,7 @@ static struct image_info_specific *specific_info(const struct qcow2 *q)
     data->compression_type =
         h->compression_type == COMPRESSION_ZSTD ? QCOW2_COMPRESSION_TYPE_ZSTD : QCOW2_COMPRESSION_TYPE_ZLIB;
     data->refcount_bits = 1ll << h->refcount_order;
+    data->encrypt = encryption_info(q);
     if (h->version < 3)
         return specific;
     data->has_lazy_refcounts = true;
@@ -266,6 +272,7 @@ static bool qcow2_info(struct node *node, struct image_facts *facts, struct erro
         facts->full_backing_filename = name_resolve(node->filename, q->header.backing_name);
         facts->backing_format = xstrdup(q->header.backing_format);
     }
+    facts->encrypted = is_encrypted(q);
     facts->specific = specific_info(q);
     return true;
 }
@@ -288,6 +295,7 @@ const struct block_driver qcow2_driver = {
     .prepare_write = qcow2_prepare_write,
     .commit_write = qcow2_commit_write,
     .write_compressed = qcow2_write_compressed,
+    .write_encoded = qcow2_write_encoded,
     .zero = qcow2_zero,
     .discard = qcow2_discard,
     .flush = qcow2_flush,

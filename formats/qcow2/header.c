@@ -104,12 +104,14 @@ static bool check_tables(const struct header *h, struct error *err)
 
 static bool check_features(const struct header *h, struct error *err)
 {
-    if (h->crypt_method == CRYPT_AES || h->crypt_method == CRYPT_LUKS)
-        return fail(err, ENOTSUP, "the image is encrypted (%s): encrypted qcow2 images are not supported yet",
-                    h->crypt_method == CRYPT_LUKS ? "LUKS" : "AES-CBC");
-    if (h->crypt_method != CRYPT_NONE)
+    if (h->crypt_method > CRYPT_LUKS)
         return fail(err, EINVAL, "crypt_method is %" PRIu32 ": it must be 0 (none), 1 (AES) or 2 (LUKS)",
                     h->crypt_method);
+    if ((h->crypt_method == CRYPT_LUKS) != (h->crypt_offset != 0))
+        return fail(err, EINVAL,
+                    "crypt_method is %" PRIu32 ", and the place of a LUKS header is %s: it must be given if, and only "
+                    "if, the method is 2 (LUKS)",
+                    h->crypt_method, h->crypt_offset ? "given" : "not given");
     if (h->incompatible & INCOMPATIBLE_EXTENDED_L2 && h->cluster_bits < CLUSTER_BITS_MIN_EXTENDED)
         return fail(err, EINVAL, "cluster_bits is %" PRIu32 ": with extended L2 entries it must be at least %d",
                     h->cluster_bits, CLUSTER_BITS_MIN_EXTENDED);
@@ -197,6 +199,20 @@ static void parse_write_log(struct header *h, const uint8_t *data, uint32_t leng
     h->log_region_bits = bits;
 }
 
+static bool parse_encryption(struct header *h, const uint8_t *data, uint32_t length, struct error *err)
+{
+    if (length != 16)
+        return fail(err, EINVAL, "the encryption extension has %" PRIu32 " bytes: it must have 16", length);
+    h->crypt_offset = load_be64(data);
+    h->crypt_length = load_be64(data + 8);
+    if (!h->crypt_offset || !h->crypt_length)
+        return fail(err, EINVAL,
+                    "the LUKS header at 0x%" PRIx64 " has %" PRIu64 " bytes: it must not lie in the first "
+                    "cluster, nor be empty",
+                    h->crypt_offset, h->crypt_length);
+    return check_aligned(h, "the offset of the LUKS header", h->crypt_offset, err);
+}
+
 static bool take_string(char **to, const uint8_t *data, uint32_t length, const char *what, struct error *err)
 {
     if (*to)
@@ -232,6 +248,8 @@ static bool parse_extensions(struct header *h, const uint8_t *area, uint64_t siz
             ok = take_string(&h->data_file, data, length, "data file name", err);
         else if (type == EXTENSION_BITMAPS)
             ok = parse_bitmaps(h, data, length, err);
+        else if (type == EXTENSION_ENCRYPTION)
+            ok = parse_encryption(h, data, length, err);
         else if (type == EXTENSION_WRITE_LOG)
             parse_write_log(h, data, length);
         else if (type == EXTENSION_FEATURE_NAMES)

@@ -98,6 +98,16 @@ static bool put_feature_names(struct writer *w)
     return put_extension(w, EXTENSION_FEATURE_NAMES, table, sizeof table);
 }
 
+static bool put_encryption(struct writer *w, const struct header *h)
+{
+    uint8_t data[16];
+    if (!h->crypt_offset)
+        return true;
+    store_be64(data, h->crypt_offset);
+    store_be64(data + 8, h->crypt_length);
+    return put_extension(w, EXTENSION_ENCRYPTION, data, sizeof data);
+}
+
 bool header_format(const struct header *h, uint8_t *cluster, uint64_t *used, struct error *err)
 {
     uint64_t cluster_size = 1ull << h->cluster_bits;
@@ -105,6 +115,7 @@ bool header_format(const struct header *h, uint8_t *cluster, uint64_t *used, str
     store_be32(cluster + HEADER_MAGIC, QCOW2_MAGIC);
     store_be32(cluster + HEADER_VERSION, h->version);
     store_be32(cluster + HEADER_CLUSTER_BITS, h->cluster_bits);
+    store_be32(cluster + HEADER_CRYPT_METHOD, h->crypt_method);
     format_fixed(h, cluster);
     uint32_t length = HEADER_V2_LENGTH;
     if (h->version >= 3) {
@@ -117,6 +128,7 @@ bool header_format(const struct header *h, uint8_t *cluster, uint64_t *used, str
     bool fits = true;
     if (h->backing_format)
         fits = put_extension(&w, EXTENSION_BACKING_FORMAT, h->backing_format, (uint32_t)strlen(h->backing_format));
+    fits = fits && put_encryption(&w, h);
     if (fits && h->data_file)
         fits = put_extension(&w, EXTENSION_DATA_FILE, h->data_file, (uint32_t)strlen(h->data_file));
     if (fits && h->version >= 3) {

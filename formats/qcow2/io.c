@@ -3,6 +3,7 @@
  * found broken. */
 #include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/claim.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/live.h"
 #include "formats/qcow2/state.h"
 #include "formats/qcow2/write_log.h"
@@ -69,7 +70,8 @@ bool qcow2_set_geometry(struct qcow2 *q, struct error *err)
     q->cluster_size = 1ull << h->cluster_bits;
     q->extended_l2 = h->incompatible & INCOMPATIBLE_EXTENDED_L2;
     q->external_data = h->incompatible & INCOMPATIBLE_DATA_FILE;
-    q->raw_data = h->autoclear & AUTOCLEAR_RAW_DATA;
+    /* An encrypted file does not read as the disk does, whatever the bit says. */
+    q->raw_data = h->autoclear & AUTOCLEAR_RAW_DATA && !is_encrypted(q);
     q->l2_entry_size = q->extended_l2 ? 16 : 8;
     q->l2_bits = q->cluster_bits - (q->extended_l2 ? 4 : 3);
     q->subclusters = q->extended_l2 ? SUBCLUSTERS : 1;
@@ -145,6 +147,7 @@ void qcow2_unload(struct qcow2 *q)
     snapshot_table_release(q);
     bitmaps_release(q);
     overlap_release(q);
+    encryption_release(q);
     vec_free(&q->frees);
     if (q->spare_claims.next)
         claims_destroy(q);

@@ -35,11 +35,14 @@ static void extent_of(const struct qcow2 *q, const struct mapping *m, uint64_t d
                               .allocated = kind != EXTENT_BACKING};
     if (kind == EXTENT_ENCODED)
         extent->length = q->cluster_size - inside;
+    else if (kind == EXTENT_DATA && is_encrypted(q))
+        extent->kind = EXTENT_ENCODED;
 }
 
 static bool extent_goes_on(const struct extent *extent, const struct extent *next)
 {
-    return extent->kind == next->kind && extent->kind != EXTENT_ENCODED && extent->child == next->child &&
+    return extent->kind == next->kind && (extent->kind != EXTENT_ENCODED || extent->child) &&
+           extent->child == next->child &&
            (!extent->child || extent->child_offset + extent->length == next->child_offset);
 }
 

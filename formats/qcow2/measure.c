@@ -8,6 +8,7 @@
 #include <string.h>
 #include "block/name.h"
 #include "formats/qcow2/bitmap_store.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/qcow2.h"
 #include "formats/qcow2/state.h"
 #include "qmp/schema/types.h"
@@ -64,7 +65,10 @@ bool qcow2_measure(const void *options, struct edge *source, struct image_measur
     if (l2 > L1_BYTES_MAX / 8)
         return fail(err, EFBIG, "a disk of %" PRIu64 " bytes is too large for clusters of %" PRIu64 " bytes", size,
                     cluster_size);
-    uint64_t fixed = 1 + l2 + DIV_ROUND_UP(l2 * 8, cluster_size);
+    uint64_t luks;
+    if (!encryption_header_size(o, &luks, err))
+        return false;
+    uint64_t fixed = 1 + DIV_ROUND_UP(luks, cluster_size) + l2 + DIV_ROUND_UP(l2 * 8, cluster_size);
     uint64_t metadata = fixed + refcount_clusters(fixed + clusters, cluster_size, (uint64_t)o->refcount_bits);
     *result = (struct image_measure){.fully_allocated = (metadata + clusters) * cluster_size};
     uint64_t data = 0;

@@ -25,6 +25,7 @@ static const char *type_name(uint32_t type)
     case OVERLAP_SNAPSHOT_TABLE: return "the snapshot table";
     case OVERLAP_INACTIVE_L1: return "the L1 table of a snapshot";
     case OVERLAP_INACTIVE_L2: return "an L2 table of a snapshot";
+    case OVERLAP_ENCRYPTION: return "the LUKS header";
     default: return "the bitmap directory";
     }
 }
@@ -91,6 +92,7 @@ void overlap_build(struct qcow2 *q)
     add_span(q, OVERLAP_ACTIVE_L1, q->l1.offset, (uint64_t)q->l1.count * 8);
     add_span(q, OVERLAP_REFTABLE, q->reftable.offset, (uint64_t)q->reftable.count * 8);
     add_span(q, OVERLAP_SNAPSHOT_TABLE, q->header.snapshot_offset, q->snapshot_table_bytes);
+    add_span(q, OVERLAP_ENCRYPTION, q->header.crypt_offset, q->header.crypt_length);
     if (bitmaps_valid(q))
         add_span(q, OVERLAP_BITMAP_DIRECTORY, q->header.bitmap_directory_offset, q->header.bitmap_directory_size);
     const struct snapshot *snapshot;
@@ -149,6 +151,12 @@ static uint32_t find_overlap(struct qcow2 *q, uint64_t offset, uint64_t length, 
         }
     }
     return 0;
+}
+
+const char *overlap_name(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t ignore)
+{
+    uint32_t found = length ? find_overlap(q, offset, length, (OVERLAP_ALL | OVERLAP_ENCRYPTION) & ~ignore) : 0;
+    return found ? type_name(found) : NULL;
 }
 
 int overlap_check(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t ignore)

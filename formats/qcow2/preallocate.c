@@ -5,7 +5,8 @@
  * A place that was never written (behind the end of a file that grows) reads as zeroes and becomes data right away, so
  * that the first write to it changes no metadata. A place that was something else before becomes a zero cluster with a
  * place (version 3), or is overwritten with zeroes (version 2). With a backing file, extended entries give places whose
- * subclusters are all unallocated.
+ * subclusters are all unallocated. In an encrypted image, zero bytes are not zeroes: all places are those of zero
+ * clusters.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -89,7 +90,7 @@ static int place_run(struct placement *p, uint64_t guest, uint64_t count, uint64
     for (uint64_t i = 0; i < *placed; i++) {
         struct mapping old, m = {.has_host = true, .copied = true, .host = host + (i << q->cluster_bits)};
         (void)mapping_decode(q, l2_get(q, slice, index + (uint32_t)i), guest + (i << q->cluster_bits), &old);
-        bool as_data = is_fresh || q->header.version < 3;
+        bool as_data = (is_fresh && !is_encrypted(q)) || q->header.version < 3;
         uint32_t all = all_subclusters(q);
         if (has_backing(q) || old.zero)
             m.zero = old.zero; /* what it reads as stays */
@@ -151,6 +152,8 @@ bool qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallo
         return true;
     if (has_backing(q) && !q->extended_l2)
         return fail(err, EINVAL, "preallocation and a backing file go together only with extended_l2=on");
+    if (is_encrypted(q) && q->header.version < 3)
+        return fail(err, ENOTSUP, "preallocation of an encrypted image needs version 3 (compat=1.1)");
     struct placement p = {.q = q};
     int result = 0;
     for (uint64_t at = cluster_start(q, from); at < to && !result;) {

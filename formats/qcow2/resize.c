@@ -21,8 +21,9 @@ int qcow2_write_whole(struct node *node, uint64_t offset, uint64_t length, const
             return result;
         assert(!plan.cow_before || !plan.cow_after);
         struct iovec iov = {(void *)(uintptr_t)data, plan.length};
-        result = plan.cow_before || plan.cow_after
-                     ? -ENOTSUP
+        result = plan.cow_before || plan.cow_after ? -ENOTSUP
+                 : plan.encoded
+                     ? qcow2_write_encoded(node, &plan, offset, plan.child_offset, plan.length, buffers_of(&iov, 1), 0)
                      : block_write(plan.child, plan.child_offset, plan.length, buffers_of(&iov, 1), 0);
         result = qcow2_commit_write(node, &plan, result);
         if (result)
@@ -45,7 +46,7 @@ static int rewrite_unit(struct qcow2 *q, uint64_t old_size, uint64_t size, const
     struct iovec iov = {buffer, size};
     int result = 0;
     if (kept && extent->kind == EXTENT_ENCODED)
-        result = qcow2_read_encoded(q->node, start, kept, extent, buffers_of(&iov, 1));
+        result = qcow2_read_guest(q->node, start, kept, buffers_of(&iov, 1));
     else if (kept)
         result = block_read_buffer(q->node->backing, start, buffer, kept);
     return result ? result : qcow2_write_whole(q->node, start, size, buffer);

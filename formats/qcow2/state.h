@@ -23,6 +23,7 @@
  *   write_log.c  answered writes survive a kill         dirty_log.c  dirty bitmaps survive a crash
  *   amend.c      other options for an old image         measure.c
  *   create.c     new images      preallocate.c, resize.c
+ *   encryption.c ciphers, and the LUKS header's place
  *
  * Concurrency. Coroutines of one loop. `lock` protects every change of metadata (L1, L2, refcounts, header) and all
  * writing of it; it is held across yields. A *claim* (claim.h) protects a span of guest clusters from the moment an
@@ -50,6 +51,8 @@
 
 struct codec_cache;
 struct live_check;
+struct luks;
+struct sector_cipher;
 struct stored_bitmap;
 struct log_change;
 struct qcow2_create_options;
@@ -64,7 +67,8 @@ struct header {
     bool has_bitmaps;
     uint32_t bitmap_count;
     uint64_t bitmap_directory_size, bitmap_directory_offset;
-    uint64_t log_offset, log_size; /* 0: none; see write_log.h */
+    uint64_t crypt_offset, crypt_length; /* of the LUKS header: bytes */
+    uint64_t log_offset, log_size;       /* 0: none; see write_log.h */
     uint32_t log_region_bits;
 };
 
@@ -113,8 +117,9 @@ enum overlap_type {
     OVERLAP_INACTIVE_L1 = 1 << 6,
     OVERLAP_INACTIVE_L2 = 1 << 7,
     OVERLAP_BITMAP_DIRECTORY = 1 << 8,
-    OVERLAP_CONSTANT =
-        OVERLAP_HEADER | OVERLAP_ACTIVE_L1 | OVERLAP_REFTABLE | OVERLAP_SNAPSHOT_TABLE | OVERLAP_BITMAP_DIRECTORY,
+    OVERLAP_ENCRYPTION = 1 << 9, /* the LUKS header */
+    OVERLAP_CONSTANT = OVERLAP_HEADER | OVERLAP_ACTIVE_L1 | OVERLAP_REFTABLE | OVERLAP_SNAPSHOT_TABLE |
+                       OVERLAP_BITMAP_DIRECTORY | OVERLAP_ENCRYPTION,
     OVERLAP_CACHED = OVERLAP_CONSTANT | OVERLAP_ACTIVE_L2 | OVERLAP_REFBLOCK | OVERLAP_INACTIVE_L1,
     OVERLAP_ALL = OVERLAP_CACHED | OVERLAP_INACTIVE_L2,
 };
@@ -134,8 +139,8 @@ struct overlap_span {
 struct write_log {
     bool wanted, active;
     bool for_bitmaps_only; /* writes alone are no reason to begin it */
-    bool overflows;  /* something did not fit: only a sync helps */
-    bool is_written; /* some of this epoch is in the file */
+    bool overflows;        /* something did not fit: only a sync helps */
+    bool is_written;       /* some of this epoch is in the file */
     bool writing;
     uint32_t sector_size, sectors;
     uint32_t used, runs; /* sectors begun; runs in the last of them */
@@ -180,6 +185,10 @@ struct qcow2 {
     uint32_t overlap_types;
     struct loop_timer clean_timer; /* of the caches */
     uint64_t clean_interval_ns;
+
+    /* Encryption. */
+    struct luks *luks;            /* NULL: the image has no LUKS header */
+    struct sector_cipher *cipher; /* NULL: not encrypted, or opened without a secret */
 
     /* Metadata in memory. */
     uint64_t size; /* of the guest's disk */
@@ -252,6 +261,11 @@ static inline uint64_t slice_span(const struct qcow2 *q)
 static inline bool has_backing(const struct qcow2 *q)
 {
     return q->node ? q->node->backing != NULL : q->header.backing_name != NULL; /* no node: it is being created */
+}
+
+static inline bool is_encrypted(const struct qcow2 *q)
+{
+    return unlikely(q->header.crypt_method != CRYPT_NONE);
 }
 
 /* A cluster of the write log: in use, though its refcount is 0. */
@@ -345,6 +359,8 @@ void overlap_remove(struct qcow2 *q, enum overlap_type type, uint64_t offset);
 /* 0 when the span may be written; else the corruption is reported and -EIO. `ignore`: types that are meant. */
 int overlap_check(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t ignore);
 int overlap_check_free(struct qcow2 *q, uint64_t offset, uint64_t length);
+/* What lies there, whatever is guarded; NULL: nothing. */
+const char *overlap_name(struct qcow2 *q, uint64_t offset, uint64_t length, uint32_t ignore);
 
 /* sync.c: read its essay before touching any order. All YIELD. ------------------------------------------------------
  */
@@ -431,9 +447,13 @@ int qcow2_commit_write(struct node *node, struct write_plan *plan, int result);
 int qcow2_read_encoded(struct node *node, uint64_t offset, uint64_t length, const struct extent *extent,
                        struct buffers to);
 int qcow2_write_compressed(struct node *node, uint64_t offset, uint64_t length, struct buffers from);
+int qcow2_write_encoded(struct node *node, const struct write_plan *plan, uint64_t offset, uint64_t child_offset,
+                        uint64_t length, struct buffers from, uint32_t flags);
 int qcow2_zero(struct node *node, uint64_t offset, uint64_t length, uint32_t flags);
 int qcow2_discard(struct node *node, uint64_t offset, uint64_t length);
 bool qcow2_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
+/* Reads whatever the guest has there, layer by layer; inside of the disk. */
+int qcow2_read_guest(struct node *node, uint64_t offset, uint64_t length, struct buffers to);
 /* Writes a span of whole subclusters from a buffer, with what commit needs; nothing is copied around it. */
 int qcow2_write_whole(struct node *node, uint64_t offset, uint64_t length, const uint8_t *data);
 bool qcow2_measure(const void *options, struct edge *source, struct image_measure *result, struct error *err);

@@ -200,6 +200,9 @@ int qcow2_prepare_write(struct node *node, uint64_t offset, uint64_t length, str
     struct qcow2 *q = node->state;
     if (q->broken)
         return -EIO;
+    plan->encoded = is_encrypted(q);
+    if (unlikely(plan->encoded && !q->cipher))
+        return -EKEYREJECTED;
     uint64_t end = offset + length;
     int covered = dirty_log_cover(q, offset, length);
     if (unlikely(covered))

@@ -15,6 +15,7 @@
 #include "base/math.h"
 #include "base/size.h"
 #include "block/create.h"
+#include "block/query.h"
 #include "block/request.h"
 #include "image-tools/img/command.h"
 #include "image-tools/img/convert_options.h"
@@ -205,6 +206,10 @@ static bool check_compression(const struct block_driver *driver, const struct co
         return true;
     if (!driver->write_compressed)
         return fail(err, ENOTSUP, "Compression not supported for this file format ('%s')", driver->name);
+    auto_free char *format = option_value(&options->options, "encrypt.format");
+    auto_free char *old_way = option_value(&options->options, "encryption");
+    if (format || (old_way && strcmp(old_way, "off")))
+        return fail(err, EINVAL, "Compression and encryption not supported at the same time");
     auto_free char *preallocation = option_value(&options->options, "preallocation");
     if (preallocation && strcmp(preallocation, "off"))
         return fail(err, EINVAL, "Compression and preallocation not supported at the same time");
@@ -244,14 +249,29 @@ static bool reads_as_zero(struct edge *target)
     return true;
 }
 
-/* Compression takes whole clusters; zeroes may have a finer grain (subclusters). */
-/* A new image reads as zeroes, but for a raw one on a device, which still has the device's old content. Asking the map
- * instead would take preallocated space for data. */
+/* A new image of a format that maps reads as zeroes; a raw one on a device still has the device's old content, and what
+ * moves its bytes itself decrypts noise. Asking the map instead would take preallocated space for data. */
 static bool is_zero_when_new(const struct node *node)
 {
-    return node->driver->create->create_format || (node->file && node->file->child->growable);
+    return node->driver->create->create_format ? node->driver->map && !node->driver->read
+                                               : node->file && node->file->child->growable;
 }
 
+/* A new encrypted image is opened with the secret that it was made with. Owned; NULL: its name will do. */
+static char *options_with_secret(const struct convert_options *options, const char *format, const char *name)
+{
+    static const char *const keys[] = {"key-secret", "encrypt.key-secret"};
+    for (size_t i = 0; i < ARRAY_SIZE(keys) && !options->no_create; i++) {
+        auto_free char *secret = option_value(&options->options, keys[i]);
+        if (!secret)
+            continue;
+        auto_free char *secret_text = keyval_escape(secret), *name_text = keyval_escape(name);
+        return xasprintf("driver=%s,%s=%s,file.filename=%s", format, keys[i], secret_text, name_text);
+    }
+    return NULL;
+}
+
+/* Compression takes whole clusters; zeroes may have a finer grain (subclusters). */
 static uint64_t allocation_unit(struct node *node, bool compress)
 {
     struct image_facts facts = {0};
@@ -269,14 +289,17 @@ static uint64_t allocation_unit(struct node *node, bool compress)
 static bool open_target(struct tool *tool, const struct convert_options *options, const char *format,
                         const struct open_mode *mode, struct conversion *all, struct error *err)
 {
-    all->target =
-        tool_open(tool, all->target_name, options->target_image_opts, options->target_image_opts ? NULL : format, mode,
-                  BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, err);
+    auto_free char *opened = options_with_secret(options, format, all->target_name);
+    bool is_image_opts = opened || options->target_image_opts;
+    all->target = tool_open(tool, opened ? opened : all->target_name, is_image_opts, is_image_opts ? NULL : format,
+                            mode, BLOCK_PERM_CONSISTENT_READ | BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE, err);
     if (!all->target)
         return false;
     struct node *node = all->target->child;
     if (!check_compression(node->driver, options, err))
         return false;
+    if (options->compress && !node_compresses(node))
+        return fail(err, ENOTSUP, "Compression and encryption not supported at the same time");
     if (node->size < all->size)
         return fail(err, ENOSPC,
                     "output file is smaller than input file: '%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",

@@ -144,14 +144,20 @@ static const struct shown_option {
     const char *name;
     bool by_default;
 } shown_options[] = {
-    {"cluster_size", true}, {"extended_l2", true},    {"preallocation", false}, {"compression_type", true},
-    {"size", false},        {"compat", false},        {"backing_file", false},  {"backing_fmt", false},
-    {"data_file", false},   {"data_file_raw", false}, {"lazy_refcounts", true}, {"refcount_bits", true},
+    {"encryption", false},    {"encrypt", false},         {"cluster_size", true}, {"extended_l2", true},
+    {"preallocation", false}, {"compression_type", true}, {"size", false},        {"compat", false},
+    {"backing_file", false},  {"backing_fmt", false},     {"data_file", false},   {"data_file_raw", false},
+    {"lazy_refcounts", true}, {"refcount_bits", true},
 };
 
-static void print_scalar(const char *name, const struct json *value)
+static void print_option(const char *name, const struct json *value)
 {
-    if (json_kind(value) == JSON_STRING) {
+    if (json_kind(value) == JSON_OBJECT) {
+        for (struct json_member m = json_first(value); m.key; m = json_next(m)) {
+            auto_free char *inner = xasprintf("%s.%s", name, m.key);
+            print_option(inner, m.value);
+        }
+    } else if (json_kind(value) == JSON_STRING) {
         printf(" %s=%s", name, json_string(value));
     } else if (json_kind(value) == JSON_BOOL) {
         printf(" %s=%s", name, json_boolean(value) ? "on" : "off");
@@ -181,14 +187,14 @@ static void print_formatting(const struct new_image *image, const struct schema_
         auto_json *value = json_take(tree, name);
         const struct schema_member *member = find_member(type, name);
         if (value)
-            print_scalar(name, value);
+            print_option(name, value);
         else if (member && shown_options[i].by_default)
             print_default(member);
     }
     for (struct json_member m = json_first(tree); m.key; m = json_next(m))
-        print_scalar(m.key, m.value);
+        print_option(m.key, m.value);
     for (struct json_member m = json_first(file_tree); m.key; m = json_next(m))
-        print_scalar(m.key, m.value);
+        print_option(m.key, m.value);
     printf("\n");
     fflush(stdout); /* errors come after it */
 }

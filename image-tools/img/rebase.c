@@ -256,7 +256,7 @@ static int rebase_run(struct tool *tool, void *values, const struct texts *argum
     if (!all.image)
         return img_fail(&err, 1);
     bool can = all.image->child->driver->change_backing != NULL;
-    if (all.compress && !all.image->child->driver->write_compressed)
+    if (all.compress && !node_compresses(all.image->child))
         can = fail(&err, ENOTSUP, "Compression not supported for this file format");
     bool ok = !error_is_set(&err) && (options->unsafe || !can || rebase_safely(tool, options, &all, &err)) &&
               change_name(all.image, options, &err);
