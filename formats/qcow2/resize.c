@@ -36,7 +36,7 @@ int qcow2_write_whole(struct node *node, uint64_t offset, uint64_t length, const
 }
 
 /* The unit of `size` bytes at the old end is made anew: what is in front of the end is kept, the rest is zero. */
-static int rewrite_unit(struct qcow2 *q, uint64_t old_size, uint64_t size, const struct extent *extent)
+static int rewrite_unit(struct qcow2 *q, uint64_t old_size, uint64_t size)
 {
     uint64_t start = round_down(old_size, size), kept = old_size - start;
     auto_free uint8_t *buffer = block_alloc_buffer(q->file, size);
@@ -44,11 +44,7 @@ static int rewrite_unit(struct qcow2 *q, uint64_t old_size, uint64_t size, const
         return -ENOMEM;
     memset(buffer, 0, size);
     struct iovec iov = {buffer, size};
-    int result = 0;
-    if (kept && extent->kind == EXTENT_ENCODED)
-        result = qcow2_read_guest(q->node, start, kept, buffers_of(&iov, 1));
-    else if (kept)
-        result = block_read_buffer(q->node->backing, start, buffer, kept);
+    int result = qcow2_read_guest(q->node, start, kept, buffers_of(&iov, 1));
     return result ? result : qcow2_write_whole(q->node, start, size, buffer);
 }
 
@@ -65,20 +61,23 @@ static int zero_data(const struct extent *extent)
 static int zero_tail(struct qcow2 *q, uint64_t old_size)
 {
     uint64_t end = cluster_end(q, old_size), at = old_size;
+    /* What a snapshot shares stays as it is: the cluster is replaced as a whole. */
+    bool is_shared = q->snapshots.count;
+    uint64_t unit = is_shared ? q->cluster_size : subcluster_size(q);
     int result = 0;
     while (at < end && !result) {
         struct extent extent;
         result = qcow2_map(q->node, at, end - at, &extent);
         if (result)
             return result;
-        uint64_t sub_end = round_up(at, subcluster_size(q));
+        uint64_t sub_end = round_up(at, unit);
         bool shows = extent.kind == EXTENT_BACKING && has_backing(q) && q->node->backing->child->size > at;
-        if (extent.kind == EXTENT_ENCODED)
-            return rewrite_unit(q, at, q->cluster_size, &extent);
+        if (extent.kind == EXTENT_ENCODED || (extent.kind == EXTENT_DATA && is_shared))
+            return rewrite_unit(q, at, q->cluster_size);
         if (extent.kind == EXTENT_DATA)
             result = zero_data(&extent);
         else if (shows && at < sub_end)
-            result = rewrite_unit(q, at, subcluster_size(q), &extent);
+            result = rewrite_unit(q, at, unit);
         else if (shows)
             result = qcow2_zero_span(q, at, extent.length, 0);
         at += shows && at < sub_end ? sub_end - at : extent.length;

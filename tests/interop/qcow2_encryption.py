@@ -203,7 +203,6 @@ for form in FORMATS:
         io(maker.replace("-img", "-io"), "s.qcow2", "read -P 1 0 900k")
         check("s.qcow2")
         # Smaller and larger: what is gained reads as zeroes, in the middle of a cluster too, and the snapshot stays.
-        run(IMG, "resize", "-q", "--shrink", *SECRETS, "--image-opts", image("s.qcow2"), "500000" if form else "", good=False)
         run(IMG, "resize", "-q", "--shrink", *SECRETS, "--image-opts", image("s.qcow2"), str(500000 // 512 * 512))
         run(IMG, "resize", "-q", *SECRETS, "--image-opts", image("s.qcow2"), "2M")
         edge = 500000 // 512 * 512
@@ -290,7 +289,8 @@ io("qemu-io", "z.qcow2", "write -c -P 5 0 64k", "write -P 6 64k 64k")
 io(IO, "z.qcow2", "read -P 5 0 64k", "read -P 6 64k 64k", "write -P 7 1000 1000", "read -P 5 0 1000", "read -P 5 2000 63536")
 io("qemu-io", "z.qcow2", "read -P 7 1000 1000", "read -P 5 2000 63536")
 check("z.qcow2")
-assert "not supported" in io(IO, "z.qcow2", "write -c -P 5 128k 64k", good=False)
+assert subprocess.run([IO, *SECRETS, "--image-opts", image("z.qcow2"), "-c", "write -c -P 5 128k 64k"], capture_output=True).returncode
+io("qemu-io", "z.qcow2", "read -P 0 128k 64k")
 both = ("-c", "-O", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=one")
 assert "Compression and encryption" in run(IMG, "convert", *SECRETS, *both, "plain.raw", "no.qcow2", good=False)
 assert "Compression and encryption" in run(IMG, "convert", *SECRETS, "-c", "-n", "plain.raw", "--target-image-opts", image("z.qcow2"), good=False)
