@@ -13,6 +13,8 @@
  * Version 2 has no zero clusters: zeroes are refused (block/ writes them), and a discard unmaps only where no backing
  * file could shine through. With a raw external data file the file itself must read as the guest does, so zeroes are
  * made there.
+ *
+ * Where parts of a place that stays are given up, holes are made there (punch()).
  */
 #include <inttypes.h>
 #include "formats/qcow2/claim.h"
@@ -167,9 +169,11 @@ static int change_slice(struct qcow2 *q, uint64_t offset, uint64_t end, struct c
     return result;
 }
 
+/* Holes in places that stay. Until it is durable that nothing is read from them, a power cut may show the holes: to a
+ * guest that is zeroes, as the discard allows, but not where they are decrypted. */
 static void punch(struct qcow2 *q, const struct freed_spans *spans)
 {
-    if (!q->pass_discard[FREE_REQUEST])
+    if (!q->pass_discard[FREE_REQUEST] || !spans->count || (is_encrypted(q) && qcow2_sync_durable(q)))
         return;
     const struct host_span *span;
     vec_for_each (span, spans) {

@@ -6,7 +6,10 @@
  * options amended, and it is repaired, resized and closed. Whatever the image says: no crash, no endless loop, what was
  * converted reads as its source did, and what was repaired is clean.
  *
- * links: protocol formats formats/qcow2
+ * Some kinds are encrypted, and opened with the passphrase. How slow a LUKS header may make the derivation of its keys
+ * is its own choice: headers that ask for much are opened for their metadata alone.
+ *
+ * links: protocol formats formats/qcow2 crypto objects
  *
  * parts: common/image.c
  */
@@ -20,10 +23,13 @@
 #include "base/math.h"
 #include "base/sim.h"
 #include "block/create.h"
+#include "block/name.h"
 #include "block/query.h"
 #include "block/request.h"
+#include "crypto/objects.h"
 #include "formats/qcow2/qcow2.h"
 #include "formats/table.h"
+#include "objects/object.h"
 #include "protocol/table.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
@@ -32,7 +38,8 @@
 #define IMAGE "fuzz.qcow2"
 #define COPY "copy.qcow2"
 enum { READ_SIZE = 16 * 1024, STEPS_MAX = 64, FILE_MAX = 1 << 20, CONVERTED = 256 * 1024, HEAD = 2 };
-enum { WHOLE_FILE = 255 };
+enum { ENCRYPTED = 250, WHOLE_FILE = 255 }; /* kinds of input */
+enum { ROUNDS_MAX = 4000 };                 /* of key derivation */
 enum { WITH_BACKING = 1, WITH_METADATA_CHANGES = 2, FULL_OVERLAP_CHECK = 4 };
 
 struct input {
@@ -51,6 +58,13 @@ static const char *const kinds[] = {
     "size=256k,cluster_size=4k,lazy_refcounts=on,refcount_bits=64",
     "size=256k,cluster_size=4k,compression_type=zstd",
     "size=64k,cluster_size=512,preallocation=metadata",
+};
+
+static const char *const encrypted_kinds[] = {
+    "size=256k,cluster_size=512,encrypt.format=aes,encrypt.key-secret=key",
+    "size=256k,cluster_size=4k,extended_l2=off,encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=1,"
+    "encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.hash-alg=sha1",
+    "size=256k,cluster_size=4k,compat=0.10,encrypt.format=aes,encrypt.key-secret=key",
 };
 
 /* ---- the input and its mutator ---- */
@@ -73,14 +87,37 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     return HEAD + image.size;
 }
 
+static bool is_encrypted(const struct input *input)
+{
+    return input->kind >= ENCRYPTED && input->kind < WHOLE_FILE;
+}
+
+/* Does the file have a LUKS header that wants to be opened slowly? Wherever it lies: anything that looks like one. */
+static bool is_slow(struct input *input)
+{
+    size_t size;
+    auto_free uint8_t *bytes = sim_file_get(input->loop, IMAGE, &size);
+    for (size_t at = 0; at + 592 <= size; at += 512) {
+        if (memcmp(bytes + at, "LUKS\xba\xbe", 6))
+            continue;
+        bool slow = load_be32(bytes + at + 164) > ROUNDS_MAX;
+        for (size_t slot = 0; slot < 8; slot++)
+            slow |= load_be32(bytes + at + 208 + 48 * slot + 4) > ROUNDS_MAX;
+        if (slow)
+            return true;
+    }
+    return false;
+}
+
 static struct edge *open_image(struct input *input, const char *name, bool writable)
 {
     const char *read_only = writable ? "false" : "true";
+    bool has_key = is_encrypted(input) && !strcmp(name, IMAGE);
     auto_free char *text = xasprintf(
         "{'driver': 'qcow2', 'read-only': %s, 'discard': 'unmap', 'file': {'driver': 'file', 'read-only': %s, "
-        "'discard': 'unmap', 'filename': '%s'}, 'overlap-check': '%s'%s}",
+        "'discard': 'unmap', 'filename': '%s'}, 'overlap-check': '%s'%s%s}",
         read_only, read_only, name, input->flags & FULL_OVERLAP_CHECK ? "all" : "cached",
-        input->flags & WITH_BACKING ? "" : ", 'backing': null");
+        input->flags & WITH_BACKING ? "" : ", 'backing': null", has_key ? ", 'encrypt': {'key-secret': 'key'}" : "");
     auto_json *json = json_parse(text, strlen(text), NULL);
     auto_blockdev_options *options = NULL;
     FUZZ_CHECK(blockdev_options_from_json(json, &options, NULL));
@@ -105,7 +142,9 @@ static bool make_image(struct input *input, const char *name, const char *keyval
 
 static void make_good_image(struct input *input)
 {
-    FUZZ_CHECK(make_image(input, IMAGE, kinds[input->kind % ARRAY_SIZE(kinds)]));
+    const char *kind = is_encrypted(input) ? encrypted_kinds[input->kind % ARRAY_SIZE(encrypted_kinds)]
+                                           : kinds[input->kind % ARRAY_SIZE(kinds)];
+    FUZZ_CHECK(make_image(input, IMAGE, kind));
     struct edge *edge = open_image(input, IMAGE, true);
     uint8_t buffer[READ_SIZE];
     memset(buffer, 7, sizeof buffer);
@@ -221,6 +260,11 @@ static void change_metadata(struct edge *edge)
     list_snapshots(edge);
 }
 
+static void no_progress(void *user, uint64_t done, uint64_t total)
+{
+    (void)user, (void)done, (void)total;
+}
+
 static void repair(struct edge *edge)
 {
     struct image_check result = {0};
@@ -231,6 +275,35 @@ static void repair(struct edge *edge)
     struct image_check again = {0};
     if (!qcow2_driver.check(edge->child, 0, &again, NULL))
         FUZZ_CHECK(!again.corruptions && !again.leaks);
+}
+
+/* Without the key: described and checked, no more. */
+static void look_without_key(struct input *input)
+{
+    struct open_mode mode = {.read_only = true, .metadata_only = true, .no_backing = true};
+    struct node *node = node_open_filename(input->graph, IMAGE, "qcow2", &mode, NULL);
+    struct edge *edge = node ? edge_attach(NULL, "fuzz", node, BLOCK_PERM_CONSISTENT_READ, BLOCK_PERM_ALL, NULL) : NULL;
+    struct image_check result = {0};
+    uint8_t buffer[512];
+    if (node)
+        node_unref(node);
+    if (!edge)
+        return;
+    describe(edge);
+    (void)qcow2_driver.check(edge->child, 0, &result, NULL);
+    (void)block_read_buffer(edge, 0, buffer, MIN(edge->child->size, (uint64_t)sizeof buffer));
+    edge_detach(edge);
+}
+
+static void change_slots(struct edge *edge)
+{
+    char key[] = "key", other[] = "other";
+    struct qcow2_encryption_amend_options slots = {
+        .state = LUKS_SLOT_STATE_ACTIVE, .new_secret = other, .secret = key, .has_iter_time = true, .iter_time = 1};
+    struct qcow2_amend_options options = {.encrypt = &slots};
+    (void)qcow2_driver.amend->amend(edge->child, &options, false, no_progress, NULL, NULL);
+    slots = (struct qcow2_encryption_amend_options){.state = LUKS_SLOT_STATE_INACTIVE, .old_secret = other};
+    (void)qcow2_driver.amend->amend(edge->child, &options, false, no_progress, NULL, NULL);
 }
 
 static void change(struct input *input, struct edge *edge)
@@ -245,6 +318,8 @@ static void change(struct input *input, struct edge *edge)
     (void)block_zero(edge, 0, MIN(size, 6000ull), REQUEST_MAY_UNMAP);
     (void)block_discard(edge, 0, MIN(size, 3ull * READ_SIZE));
     (void)block_flush(edge);
+    if (is_encrypted(input))
+        change_slots(edge);
     repair(edge);
     (void)node_resize(edge, size / 2 / 512 * 512, PREALLOCATION_OFF, true, NULL);
 }
@@ -257,13 +332,19 @@ static int try_input(void *arg)
     sim_file_put(input->loop, "base", base, 64 * KiB);
     input->graph = graph_new(input->loop, protocol_table);
     graph_add_drivers(input->graph, formats_table);
+    struct object_set *objects = object_set_new(input->loop);
+    object_set_add_kinds(objects, crypto_object_kinds);
+    FUZZ_CHECK(object_add_text(objects, "secret,id=key,data=the passphrase", NULL) &&
+               object_add_text(objects, "secret,id=other,data=another passphrase", NULL));
+    graph_set_objects(input->graph, objects);
     if (input->kind < WHOLE_FILE) {
         make_good_image(input);
         change_image(input);
     } else {
         sim_file_put(input->loop, IMAGE, input->data, MIN(input->size, (size_t)FILE_MAX));
     }
-    for (int writable = 0; writable < 2; writable++) {
+    look_without_key(input);
+    for (int writable = 0; writable < 2 && !is_slow(input); writable++) {
         struct edge *edge = open_image(input, IMAGE, writable);
         if (edge)
             (writable ? change : look)(input, edge);
@@ -271,6 +352,7 @@ static int try_input(void *arg)
             edge_detach(edge);
     }
     graph_free(input->graph);
+    object_set_free(objects);
     return 0;
 }
 

@@ -295,7 +295,6 @@ def version_and_widths():
         image.bits = bits
         refused(image, "cluster_bits")
     refused(Image().set(crypt=9), "crypt_method")
-    refused(Image().set(crypt=1), "encrypted")
     refused(Image().set(compression=1), "compression_type")
     refused(Image().set(incompatible=1 << 3), "compression_type")
     refused(Image().set(incompatible=1 << 3, compression=7), "compression_type")

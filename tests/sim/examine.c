@@ -95,8 +95,7 @@ static void use_again(struct examination *e, uint8_t *bytes, uint64_t size)
 static int examine_main(void *arg)
 {
     struct examination *e = (struct examination *)arg;
-    e->graph = graph_new(e->loop, protocol_table);
-    graph_add_drivers(e->graph, formats_table);
+    e->graph = world_graph(e->loop);
     open_image(e);
     if (has_check(e))
         check(e, 0, "at first");
@@ -112,7 +111,7 @@ static int examine_main(void *arg)
     if (e->flags & EXAMINE_THOROUGHLY)
         use_again(e, bytes, size);
     close_image(e);
-    graph_free(e->graph);
+    world_graph_free(e->graph);
     return 0;
 }
 

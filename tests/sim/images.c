@@ -10,6 +10,13 @@
 #define QCOW2 (TRAIT_QCOW2 | TRAIT_COMPRESSES | TRAIT_RESIZES)
 #define V3 (QCOW2 | TRAIT_V3 | TRAIT_KEEPS)
 
+/* Encrypted: the smallest keys, quickly derived. */
+#define ENCRYPTED (V3 & ~TRAIT_COMPRESSES)
+#define LUKS_WITH(p) p "key-secret=key," p "iter-time=1," p "cipher-alg=aes-128," p "cipher-mode=cbc," p "hash-alg=sha1"
+#define LUKS "encrypt.format=luks," LUKS_WITH("encrypt.")
+#define AES "encrypt.format=aes,encrypt.key-secret=key"
+#define KEY "'encrypt': {'key-secret': 'key'}"
+
 const struct image_kind image_kinds[] = {
     {"raw", NULL, "", 256 * KiB, 4096, TRAIT_RESIZES | TRAIT_KEEPS},
     {"raw-writethrough", NULL, "", 128 * KiB, 4096, TRAIT_RESIZES | TRAIT_KEEPS, true},
@@ -37,6 +44,13 @@ const struct image_kind image_kinds[] = {
     {"data-file-raw", "size=256k,cluster_size=4k,data_file=" DATA_FILE ",data_file_raw=on", "", 256 * KiB, 4096,
      (V3 | TRAIT_EXTERNAL_DATA) & ~TRAIT_COMPRESSES},
     {"no-unref", "size=256k,cluster_size=4k", "'discard-no-unref': true", 256 * KiB, 4096, V3},
+    {"luks", "size=256k," LUKS_WITH(""), "'key-secret': 'key'", 256 * KiB, 4096, TRAIT_KEEPS | TRAIT_SLOTS},
+    {"v3-luks", "size=256k,cluster_size=4k," LUKS, KEY, 256 * KiB, 4096, ENCRYPTED | TRAIT_SLOTS},
+    {"extended-luks", "size=512k,cluster_size=16k,extended_l2=on,backing_file=" BACKING ",backing_fmt=qcow2," LUKS, KEY,
+     512 * KiB, 16384, ENCRYPTED | TRAIT_BACKING | TRAIT_SLOTS},
+    {"v3-aes", "size=128k,cluster_size=512," AES, KEY, 128 * KiB, 512, ENCRYPTED},
+    {"v2-aes", "size=256k,cluster_size=4k,compat=0.10," AES, KEY, 256 * KiB, 4096,
+     ENCRYPTED & ~(TRAIT_V3 | TRAIT_KEEPS)},
     {NULL},
 };
 

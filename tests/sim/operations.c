@@ -45,6 +45,8 @@ const struct operation operations[] = {
     {"tool-apply", "a snapshot is taken, the disk changes, and goes back", BY_TOOL, 3, TRAIT_V3, TRAIT_EXTERNAL_DATA,
      .run = tool_apply},
     {"tool-amend", "the width of refcounts and lazy refcounts change", BY_TOOL, 3, TRAIT_V3, .run = tool_amend},
+    {"tool-slots", "LUKS passphrases come and go", BY_TOOL, 4, TRAIT_SLOTS, .run = tool_slots,
+     .state_size = sizeof(struct slots_state), .examine = tool_slots_examine},
     {"map", "block status of every byte agrees with what is read", BY_TOOL, 1, .run = tool_map},
     {"create", "a new image, opened and checked", BY_TOOL, 2, .run = tool_create},
     {"convert", "a copy of the disk, flushed and compared", BY_TOOL, 2, .run = tool_convert,

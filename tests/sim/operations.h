@@ -103,6 +103,12 @@ bool tool_convert(struct actor *actor);
 bool tool_snapshot(struct actor *actor); /* tool_qcow2.c */
 bool tool_apply(struct actor *actor);
 bool tool_amend(struct actor *actor);
+bool tool_slots(struct actor *actor); /* tool_slots.c */
+struct slots_state {
+    enum { OTHER_UNKNOWN, OTHER_OPENS, OTHER_CLOSED } other; /* does the other passphrase open the image? */
+    bool is_used;
+};
+void tool_slots_examine(struct examination *e, void *state);
 void tool_close_written(struct world *world, struct edge *edge); /* with a flush */
 struct convert_state {
     bool is_there; /* the copy was flushed: from now on it must be this */

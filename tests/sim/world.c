@@ -12,8 +12,10 @@
 #include "base/math.h"
 #include "base/strbuf.h"
 #include "block/create.h"
+#include "crypto/objects.h"
 #include "formats/qcow2/qcow2.h"
 #include "formats/table.h"
+#include "objects/object.h"
 #include "protocol/table.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
@@ -64,7 +66,10 @@ char *world_image_options(const struct world *world, const char *name)
     auto_free char *file_name = name ? xasprintf("'node-name': '%s-file', ", name) : xstrdup("");
     return xasprintf("{'driver': '%s', %s'discard': 'unmap'%s%s, "
                      "'file': {'driver': 'file', %s'discard': 'unmap', 'filename': '" IMAGE "'}}",
-                     kind->create ? "qcow2" : "raw", own_name, *kind->open ? ", " : "", kind->open, file_name);
+                     kind->traits & TRAIT_QCOW2 ? "qcow2"
+                     : kind->create             ? "luks"
+                                                : "raw",
+                     own_name, *kind->open ? ", " : "", kind->open, file_name);
 }
 
 bool world_create(struct graph *graph, const char *filename, const char *options, struct error *err)
@@ -80,11 +85,45 @@ static bool create_raw(struct graph *graph, uint64_t size, struct error *err)
     return image_create(graph, IMAGE, &raw_driver, &options, err);
 }
 
-static struct graph *tool_graph(struct loop *loop)
+/* Encrypted noise at first, which nobody could predict. */
+static bool create_luks(struct graph *graph, const char *keyval, struct error *err)
+{
+    auto_luks_image_create_options *options = NULL;
+    if (!luks_image_create_options_from_keyval(keyval, NULL, &options, err) ||
+        !image_create(graph, IMAGE, &luks_driver, options, err))
+        return false;
+    struct node *node = world_open(
+        graph, err, "{'driver': 'luks', 'key-secret': 'key', 'file': {'driver': 'file', 'filename': '" IMAGE "'}}");
+    struct edge *edge = node ? edge_attach(NULL, "tool", node, BLOCK_PERM_WRITE, BLOCK_PERM_ALL, err) : NULL;
+    int result = edge ? block_zero(edge, 0, node->size, 0) : 0;
+    if (edge && !result)
+        result = block_flush(edge);
+    bool good = edge && (!result || fail_errno(err, result, "filling the disk with zeroes"));
+    edge_detach(edge);
+    if (node)
+        node_unref(node);
+    return good;
+}
+
+static const char *const secrets[] = {"secret,id=key,data=the passphrase", "secret,id=other,data=another passphrase"};
+
+struct graph *world_graph(struct loop *loop)
 {
     struct graph *graph = graph_new(loop, protocol_table);
+    struct object_set *objects = object_set_new(loop);
     graph_add_drivers(graph, formats_table);
+    object_set_add_kinds(objects, crypto_object_kinds);
+    for (size_t i = 0; i < ARRAY_SIZE(secrets); i++)
+        (void)object_add_text(objects, secrets[i], NULL);
+    graph_set_objects(graph, objects);
     return graph;
+}
+
+void world_graph_free(struct graph *graph)
+{
+    struct object_set *objects = graph_objects(graph);
+    graph_free(graph);
+    object_set_free(objects);
 }
 
 /* A backing image with something in most clusters of its first three quarters. */
@@ -120,15 +159,17 @@ static bool fill_backing(struct world *world, struct graph *graph, struct error 
 static void prepare(struct world *world)
 {
     auto_error err = {0};
-    struct graph *graph = tool_graph(world->loop);
+    struct graph *graph = world_graph(world->loop);
     const struct image_kind *kind = world->kind;
     world->model = model_new(kind->size, kind->size * 2, !kind->create);
     bool good = !(kind->traits & TRAIT_BACKING) || fill_backing(world, graph, &err);
-    good =
-        good && (kind->create ? world_create(graph, IMAGE, kind->create, &err) : create_raw(graph, kind->size, &err));
+    if (good && kind->traits & TRAIT_QCOW2)
+        good = world_create(graph, IMAGE, kind->create, &err);
+    else if (good)
+        good = kind->create ? create_luks(graph, kind->create, &err) : create_raw(graph, kind->size, &err);
     if (!good)
         world_fail(world, "cannot prepare the image: %s", err.message);
-    graph_free(graph);
+    world_graph_free(graph);
 }
 
 /* --- cuts --- */
@@ -245,7 +286,11 @@ static void start_daemon(struct world *world, struct co_group *group)
                                        "--monitor",
                                        "m",
                                        "--nbd-server",
-                                       "addr.type=unix,addr.path=nbd.sock"};
+                                       "addr.type=unix,addr.path=nbd.sock",
+                                       "--object",
+                                       secrets[0],
+                                       "--object",
+                                       secrets[1]};
     char *argv[ARRAY_SIZE(line) + 1] = {0};
     int status;
     for (size_t i = 0; i < ARRAY_SIZE(line); i++)
@@ -366,10 +411,10 @@ static void run_daemon(struct world *world)
 
 static void run_tools(struct world *world)
 {
-    world->tool = tool_graph(world->loop);
+    world->tool = world_graph(world->loop);
     for (uint64_t left = world_random(world, 3); left && !world->ending; left--)
         operation_run(world, BY_TOOL, NULL);
-    graph_free(TAKE(world->tool));
+    world_graph_free(TAKE(world->tool));
 }
 
 /* --- lives --- */

@@ -41,11 +41,12 @@ enum trait {
     TRAIT_RESIZES = 1 << 5,
     TRAIT_LAZY = 1 << 6,
     TRAIT_KEEPS = 1 << 7, /* what was answered survives a kill without a flush */
+    TRAIT_SLOTS = 1 << 8, /* encrypted by LUKS: passphrases come and go */
 };
 
 struct image_kind {
     const char *name;
-    const char *create; /* -o options of qcow2; NULL: raw */
+    const char *create; /* -o options of qcow2, or without TRAIT_QCOW2 of luks; NULL: raw */
     const char *open;   /* further members of the node's JSON options, e.g. "'l2-cache-size': 1024" */
     uint64_t size;      /* at the beginning */
     uint32_t cluster;   /* alignment that operations like */
@@ -122,6 +123,9 @@ struct json *world_query(struct world *world, struct error *err, const char *for
 /* The operator reports what a command said. Errors are mistakes unless disks fail in this life or the cut has come. */
 void world_expect(struct world *world, bool good, const struct error *err, const char *what);
 
+/* A graph as programs have it, with the secrets that encrypted kinds ask for: "key", which opens them, and "other". */
+struct graph *world_graph(struct loop *loop);
+void world_graph_free(struct graph *graph);
 /* Opens an image by its JSON options (single quotes) in some graph; one reference for the caller. YIELDS. */
 struct node *world_open(struct graph *graph, struct error *err, const char *format, ...) PRINTF_LIKE(3, 4);
 /* The options of the world's image: for blockdev-add of the daemon (with `name`; the file's node is `name`-file) and

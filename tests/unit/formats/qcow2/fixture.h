@@ -20,9 +20,11 @@
 #include "block/create.h"
 #include "block/name.h"
 #include "block/request.h"
+#include "crypto/objects.h"
 #include "formats/qcow2/qcow2.h"
 #include "formats/qcow2/state.h"
 #include "formats/table.h"
+#include "objects/object.h"
 #include "protocol/table.h"
 #include "qmp/schema/json.h"
 #include "qmp/schema/types.h"
@@ -40,7 +42,8 @@
 struct world {
     struct loop *loop;
     struct graph *graph;
-    struct edge *edge; /* of the image, NULL while it is closed */
+    struct object_set *objects; /* secrets "one" and "two" */
+    struct edge *edge;          /* of the image, NULL while it is closed */
     uint64_t random;
 };
 
@@ -58,6 +61,11 @@ static inline void world_graph(struct world *world)
 {
     world->graph = graph_new(world->loop, protocol_table);
     graph_add_drivers(world->graph, fixture_drivers);
+    world->objects = object_set_new(world->loop);
+    object_set_add_kinds(world->objects, crypto_object_kinds);
+    assert_true(object_add_text(world->objects, "secret,id=one,data=first passphrase", NULL));
+    assert_true(object_add_text(world->objects, "secret,id=two,data=second passphrase", NULL));
+    graph_set_objects(world->graph, world->objects);
 }
 
 static inline uint64_t world_random(struct world *world, uint64_t limit)
@@ -163,6 +171,7 @@ static inline int world_entry(void *arg)
     if (m->world->edge)
         close_image(m->world);
     graph_free(TAKE(m->world->graph));
+    object_set_free(TAKE(m->world->objects));
     return 0;
 }
 

@@ -4,8 +4,8 @@
  * links: protocol formats
  *
  * Random requests from several coroutines at once against a plain array, over versions, cluster sizes, refcount widths,
- * extended entries, backing files, compression, lazy refcounts and caches of a few entries; with checks, reopening and
- * resizing in between.
+ * extended entries, backing files, compression, encryption, lazy refcounts and caches of a few entries; with checks,
+ * reopening and resizing in between.
  */
 #include "tests/unit/formats/qcow2/fixture.h"
 
@@ -193,6 +193,11 @@ static void run_model(struct world *world, void *arg)
     }
 }
 
+#define AES "encrypt.format=aes,encrypt.key-secret=one"
+#define LUKS                                                                                                           \
+    "encrypt.format=luks,encrypt.key-secret=one,encrypt.iter-time=1,encrypt.cipher-alg=aes-128,encrypt.hash-alg=sha1"
+#define KEY ", 'encrypt': {'key-secret': 'one'}"
+
 static const struct setup setups[] = {
     {"v3-64k", "size=4M", "", false, true, 4 * MiB},
     {"v3-512", "size=1M,cluster_size=512", ", 'l2-cache-size': 1024, 'l2-cache-entry-size': 512", false, true, 1 * MiB},
@@ -218,6 +223,16 @@ static const struct setup setups[] = {
     {"no-unref", "size=4M,cluster_size=4k", ", 'discard-no-unref': true", false, true, 4 * MiB},
     {"overlap-all", "size=4M,cluster_size=4k", ", 'overlap-check': 'all'", false, true, 4 * MiB},
     {"odd-size", "size=3147264,cluster_size=64k", "", false, true, 3147264},
+    {"luks", "size=4M," LUKS, KEY, false, false, 4 * MiB},
+    {"luks-2m", "size=9M,cluster_size=2M," LUKS, KEY, false, false, 9 * MiB},
+    {"luks-extended-backing", "size=4M,cluster_size=16k,extended_l2=on,backing_file=base.qcow2,backing_fmt=qcow2," LUKS,
+     KEY, true, false, 4 * MiB},
+    {"luks-refcount-64-512", "size=1M,refcount_bits=64,cluster_size=512," LUKS, KEY, false, false, 1 * MiB},
+    {"luks-preallocated", "size=4M,preallocation=metadata,cluster_size=4k," LUKS, KEY, false, false, 4 * MiB},
+    {"luks-data-file", "size=4M,cluster_size=4k,data_file=data.bin," LUKS, KEY, false, false, 4 * MiB},
+    {"aes", "size=4M,cluster_size=4k," AES, KEY, false, false, 4 * MiB},
+    {"aes-v2-backing", "size=4M,compat=0.10,backing_file=base.qcow2,backing_fmt=qcow2," AES, KEY, true, false, 4 * MiB},
+    {"aes-odd-size", "size=3147264,cluster_size=64k,lazy_refcounts=on," AES, KEY, false, false, 3147264},
 };
 
 static void test_models(void **state)
