@@ -299,6 +299,16 @@ static uint64_t clusters_of_file(const struct qcow2 *q)
     return DIV_ROUND_UP(end, q->cluster_size);
 }
 
+/* What the header names directly. */
+static int count_heads(struct walk *walk)
+{
+    const struct qcow2 *q = walk->check->q;
+    int result = count_span(walk, 0, q->cluster_size, "the header");
+    if (!result)
+        result = count_span(walk, q->header.crypt_offset, q->header.crypt_length, "the LUKS header");
+    return result ? result : count_span(walk, q->l1.offset, (uint64_t)q->l1.count * 8, "the active L1 table");
+}
+
 int check_count(struct check *check, bool refcount_structures, bool report)
 {
     struct qcow2 *q = check->q;
@@ -306,11 +316,7 @@ int check_count(struct check *check, bool refcount_structures, bool report)
     if (!counts_init(&check->counts, clusters_of_file(q)))
         return -ENOMEM;
     struct walk walk = {.check = check, .report = report, .active = true};
-    int result = count_span(&walk, 0, q->cluster_size, "the header");
-    if (!result)
-        result = count_span(&walk, q->header.crypt_offset, q->header.crypt_length, "the LUKS header");
-    if (!result)
-        result = count_span(&walk, q->l1.offset, (uint64_t)q->l1.count * 8, "the active L1 table");
+    int result = count_heads(&walk);
     if (!result)
         result = count_l1(&walk, q->l1.entries, q->l1.count);
     if (!result)
@@ -331,9 +337,7 @@ int check_count_fixed(struct check *check)
     if (!counts_init(&check->counts, clusters_of_file(q)))
         return -ENOMEM;
     struct walk walk = {.check = check, .report = true, .spans_only = true};
-    int result = count_span(&walk, 0, q->cluster_size, "the header");
-    if (!result)
-        result = count_span(&walk, q->l1.offset, (uint64_t)q->l1.count * 8, "the active L1 table");
+    int result = count_heads(&walk);
     if (!result)
         result = count_snapshots(&walk);
     if (!result)
