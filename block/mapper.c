@@ -220,8 +220,10 @@ static int write_with_copies(struct node *node, const struct write_plan *first, 
     uint64_t before = first->cow_before, after = last->cow_after;
     uint64_t end = last->offset + last->length;
     if (!first->encoded && old_is_zero(node, first->offset - before, before) && old_is_zero(node, end, after) &&
-        is_fresh(first->child, first->child_offset - before))
+        is_fresh(first->child, first->child_offset - before)) {
+        block_event(first->child, BLKDEBUG_EVENT_CLUSTER_ALLOC_SPACE);
         return block_write(first->child, first->child_offset, length, from, flags);
+    }
 
     auto_free uint8_t *old = block_alloc_buffer(first->child, before + after);
     if (!old)

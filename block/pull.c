@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "block/border.h"
+#include "block/event.h"
 
 struct pull {
     struct node *node;
@@ -30,6 +31,8 @@ static int pull_data(struct pull *pull, uint64_t offset, uint64_t length)
         uint64_t piece = MIN(length, BOUNCE_SIZE);
         int result = block_read(node->backing, offset, piece, buffers_of(&iov, 1), 0);
         *pull->read_failed = result < 0;
+        if (node->file)
+            block_event(node->file, BLKDEBUG_EVENT_COR_WRITE);
         if (result >= 0)
             result = node_write(node, offset, piece, buffers_of(&iov, 1), 0);
         if (result < 0)

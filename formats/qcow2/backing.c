@@ -37,6 +37,7 @@ bool qcow2_make_empty(struct node *node, struct error *err)
     if (q->broken)
         return fail(err, EIO, "the image is corrupt: it cannot be emptied");
     node_mark_written(node);
+    block_event(q->file, BLKDEBUG_EVENT_EMPTY_IMAGE_PREPARE);
     int result = qcow2_unmap_span(q, 0, cluster_end(q, q->size), true, FREE_OTHER);
     if (!result)
         result = qcow2_sync_durable(q);

@@ -135,6 +135,7 @@ static int inflate_from_file(struct qcow2 *q, uint64_t descriptor, uint8_t *out)
     if (!packed)
         return -ENOMEM;
     list_append(&q->codec->reads, &read.link);
+    block_event(q->file, BLKDEBUG_EVENT_READ_COMPRESSED);
     int result = qcow2_read_file(q->file, read.span.offset, packed, read.span.length);
     list_remove(&read.link);
     struct codec_work work = {.in = packed, .in_size = read.span.length, .out = out, .out_size = q->cluster_size};
@@ -198,7 +199,7 @@ static int read_clipped(struct edge *child, uint64_t offset, uint64_t length, st
     uint64_t size = child->child->size;
     uint64_t there = offset < size ? MIN(length, size - offset) : 0;
     iov_set(to.iov, (int)to.count, to.skip + there, 0, length - there);
-    block_event(child, BLKDEBUG_EVENT_READ_COMPRESSED);
+    block_event(child, BLKDEBUG_EVENT_READ_AIO);
     return there ? block_read(child, offset, there, to, 0) : 0;
 }
 
@@ -260,6 +261,7 @@ static int link_compressed(struct qcow2 *q, uint64_t guest, uint64_t descriptor)
     uint8_t *slice;
     uint64_t slice_offset;
     uint32_t index;
+    block_event(q->file, BLKDEBUG_EVENT_L2_UPDATE_COMPRESSED);
     int result = l2_load_for_change(q, guest, &slice, &slice_offset, &index);
     if (result)
         return result;

@@ -97,8 +97,10 @@ static bool load_tables(struct qcow2 *q, struct error *err)
                     "the refcount table at refcount_table_offset 0x%" PRIx64
                     " does not lie behind the header and inside the file of %" PRIu64 " bytes",
                     h->reftable_offset, file_size);
-    return disk_table_load(&q->l1, q->file, h->l1_offset, h->l1_size, "L1 table", err) &&
-           disk_table_load(&q->reftable, q->file, h->reftable_offset, (uint32_t)(reftable_bytes / 8), "refcount table",
+    if (!disk_table_load(&q->l1, q->file, h->l1_offset, h->l1_size, "L1 table", err))
+        return false;
+    block_event(q->file, BLKDEBUG_EVENT_REFTABLE_LOAD);
+    return disk_table_load(&q->reftable, q->file, h->reftable_offset, (uint32_t)(reftable_bytes / 8), "refcount table",
                            err);
 }
 

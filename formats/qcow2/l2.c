@@ -139,6 +139,7 @@ int l1_grow(struct qcow2 *q, uint64_t entries)
     uint64_t old_room = cluster_end(q, (uint64_t)q->l1.count * 8), size = cluster_end(q, entries * 8);
     uint64_t offset = q->l1.offset;
     bool moves = size > old_room;
+    block_event(q->file, BLKDEBUG_EVENT_L1_GROW_ALLOC_TABLE);
     if (moves)
         result = alloc_contiguous(q, size >> q->cluster_bits, &offset);
     struct disk_table table = {0};
@@ -149,8 +150,10 @@ int l1_grow(struct qcow2 *q, uint64_t entries)
     memcpy(table.entries, q->l1.entries, (size_t)q->l1.count * 8);
     if (moves)
         result = refcounts_write(q);
+    block_event(q->file, BLKDEBUG_EVENT_L1_GROW_WRITE_TABLE);
     if (!result)
         result = disk_table_write_all(&table, q->file, size);
+    block_event(q->file, BLKDEBUG_EVENT_L1_GROW_ACTIVATE_TABLE);
     if (!result)
         result = activate_l1(q, offset, (uint32_t)entries);
     if (result) {

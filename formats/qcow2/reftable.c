@@ -21,6 +21,10 @@
 
 static int create_block(struct qcow2 *q, uint64_t table_index, uint64_t offset, uint8_t **block)
 {
+    /* The block is written later, with others; here its place is decided, and what then fails undoes that. */
+    block_event(q->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC);
+    block_event(q->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE);
+    block_event(q->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_HOOKUP);
     int result = overlap_check(q, offset, q->cluster_size, 0);
     while (!result && (result = cache_create(&q->refcount_cache, offset, block)) == -EAGAIN)
         result = refcounts_write(q);
@@ -78,6 +82,7 @@ static int activate_table(struct qcow2 *q, const struct disk_table *table, uint6
         return result;
     q->header.reftable_offset = table->offset;
     q->header.reftable_clusters = (uint32_t)clusters;
+    block_event(q->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE);
     result = header_store(q);
     if (!result)
         result = order_barrier(q, EDGE_HEADER_BEFORE_OLD);
@@ -90,6 +95,7 @@ static int grow_table(struct qcow2 *q, uint64_t wanted_index)
     uint64_t blocks, clusters;
     if (!plan_table(q, wanted_index, &blocks, &clusters))
         return -EFBIG;
+    block_event(q->file, BLKDEBUG_EVENT_REFTABLE_GROW);
     uint64_t start = (uint64_t)q->reftable.count << q->refblock_bits, used = blocks + clusters;
     uint64_t offset = start << q->cluster_bits;
     int result = overlap_check(q, offset, used << q->cluster_bits, 0);

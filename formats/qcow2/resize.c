@@ -158,6 +158,7 @@ static bool shrink(struct qcow2 *q, uint64_t size, struct error *err)
     uint64_t begin = cluster_end(q, size), end = cluster_end(q, q->size);
     if (!store_size(q, size, err))
         return false;
+    block_event(q->file, BLKDEBUG_EVENT_L1_SHRINK_FREE_L2_CLUSTERS);
     int result = begin < end ? qcow2_unmap_span(q, begin, end - begin, true, FREE_CUT) : 0;
     if (result)
         return fail_errno(err, result, "cannot free the clusters behind the new end");

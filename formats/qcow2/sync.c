@@ -91,6 +91,7 @@ static int apply_frees(struct qcow2 *q)
             continue;
         }
         struct freed_spans freed = {0};
+        block_event(q->file, BLKDEBUG_EVENT_CLUSTER_FREE);
         result = overlap_check_free(q, pending->offset, pending->length);
         if (!result)
             result = refcount_add(q, pending->offset, pending->length, -1, &freed);
