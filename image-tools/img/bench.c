@@ -152,7 +152,7 @@ static int run(struct tool *tool, struct bench *all, bool quiet)
                " in parallel (starting at offset %" PRIu64 ", step size %" PRIu64 ")\n",
                all->count, all->write ? "write" : "read", all->size, all->depth, all->offset, all->step);
         if (all->flush_interval)
-            printf("Sending flush every %" PRIu64 " %srequests\n", all->flush_interval, all->drain ? "" : "undrained ");
+            printf("Sending flush every %" PRIu64 " requests\n", all->flush_interval);
         fflush(stdout);
     }
     co_group_init(&group);

@@ -130,8 +130,6 @@ static bool check_write_options(const struct transfer_options *options)
         printf("-n requires -z to be specified\n");
     else if (options->unmap && !options->zero)
         printf("-u requires -z to be specified\n");
-    else if (options->vm_state && options->compressed)
-        printf("-b and -c cannot be specified at the same time\n");
     else if (options->vm_state && options->zero)
         printf("-b and -z cannot be specified at the same time\n");
     else if (options->compressed && options->zero)

@@ -66,8 +66,18 @@ static bool reset_run(struct io *io, void *values, const struct texts *arguments
     return order(io, ZONE_RESET, "zone reset", arguments);
 }
 
+struct append_options {
+    bool tell;
+};
+
+static const struct tool_option append_options[] = {
+    OPTION_ROW_FLAG('p', NULL, struct append_options, tell, "tell where the data went"),
+    OPTIONS_END,
+};
+
 static bool append_run(struct io *io, void *values, const struct texts *arguments)
 {
+    const struct append_options *options = values;
     uint64_t offset, total = 0, length;
     if (!io_number(arguments->items[0], &offset))
         return false;
@@ -90,7 +100,7 @@ static bool append_run(struct io *io, void *values, const struct texts *argument
     int result = block_zone_append(io->edge, &offset, total, buffers_of(&iov, 1));
     if (result < 0)
         io_failed("zone append", result);
-    else
+    else if (options->tell)
         printf("After zap done, the append sector is 0x%" PRIx64 "\n", offset / SECTOR);
     return result >= 0;
 }
@@ -149,7 +159,7 @@ const struct io_command io_zone_append = {
     .alias = "zap",
     .arguments = "OFFSET LENGTH...",
     .summary = "write a pattern at the write pointer of the zone that begins at an offset",
-    .options = io_no_options,
+    .options = append_options,
     .min_arguments = 2,
     .max_arguments = -1,
     .needs_image = true,
