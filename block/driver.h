@@ -165,6 +165,14 @@ struct live_check_ops {
     void (*end)(struct node *node, struct live_check *check);
 };
 
+/* A cache of metadata, in numbers for those who watch. */
+enum { CACHES_MAX = 4 };
+struct cache_numbers {
+    const char *name;
+    uint64_t hits, misses;
+    uint64_t bytes, limit, dirty;
+};
+
 struct reopen_state; /* private to a driver between prepare and commit/abort */
 
 enum driver_kind { DRIVER_PROTOCOL, DRIVER_FORMAT, DRIVER_FILTER };
@@ -253,6 +261,9 @@ struct block_driver {
     /* Capability tables: NULL means "cannot", and the error says so. */
     const struct create_ops *create;
     bool (*resize)(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
+    /* For what others may make larger, such as a volume under a full image: how large it is now, 0 or more bytes. NULL:
+     * only we change it. Does not yield. */
+    uint64_t (*current_size)(struct node *node);
     /* Fills the counters of `result`; `repair` is a set of enum check_repair. 0 or -errno when the check itself could
      * not be done. */
     int (*check)(struct node *node, uint32_t repair, struct image_check *result, struct error *err);
@@ -271,6 +282,7 @@ struct block_driver {
     bool (*measure)(const void *options, struct edge *source, struct image_measure *result, struct error *err);
     bool (*info)(struct node *node, struct image_facts *facts, struct error *err);
     int64_t (*allocated_size)(struct node *node); /* bytes on the host, -errno */
+    unsigned (*caches)(const struct node *node, struct cache_numbers caches[CACHES_MAX]); /* how many; does not yield */
 };
 
 #endif

@@ -67,6 +67,8 @@ void latency_end(struct node *node, enum latency_kind kind, uint64_t start_ns)
     uint64_t now_ns = loop_now_ns(node->loop), duration_ns = now_ns - start_ns;
     uint64_t *const sums[] = {&stats->read_ns, &stats->write_ns, &stats->flush_ns, &stats->discard_ns};
     *sums[kind] += duration_ns;
+    uint64_t us = duration_ns / 1000;
+    stats->latencies[kind][us ? MIN(highest_bit(us) + 1, LATENCY_BINS - 1u) : 0]++;
     stats->last_ns = now_ns;
     if (kind != LATENCY_DISCARD && stats->histograms[kind])
         histogram_count(stats->histograms[kind], duration_ns);

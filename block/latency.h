@@ -15,6 +15,12 @@ struct latency_histogram {
     uint64_t *boundaries, *bins; /* bins: one more */
 };
 
+/* The bins of node->stats.latencies: where bin `i` ends, in nanoseconds; the last one has no end. */
+static inline uint64_t latency_bin_end(unsigned i)
+{
+    return UINT64_C(1000) << i;
+}
+
 /* Counts anew in these bins; no boundaries: stops counting. They must be ascending. Not for LATENCY_DISCARD. */
 bool latency_set_histogram(struct node *node, enum latency_kind kind, const uint64_t *boundaries, size_t count,
                            struct error *err);

@@ -138,6 +138,16 @@ void tracked_wait(struct node *node, struct tracked_request *request)
 
 /* Checks ---------------------------------------------------------------------------------------------------------- */
 
+/* A parent that may let the node grow has come to its end. A device may have been made larger meanwhile, as an answer
+ * to the last time that it was too small. */
+static int grown_outside(struct node *node, uint64_t end)
+{
+    uint64_t size = node->driver->current_size ? node->driver->current_size(node) : 0;
+    if (size > node->size)
+        node_set_size(node, size);
+    return end <= node->size ? 0 : -ENOSPC;
+}
+
 int request_check_write(const struct edge *edge, uint64_t offset, uint64_t length, uint32_t flags)
 {
     const struct node *node = edge->child;
@@ -152,7 +162,9 @@ int request_check_write(const struct edge *edge, uint64_t offset, uint64_t lengt
     uint64_t end;
     if (add_overflows(offset, length, &end) || end > INT64_MAX)
         return -EINVAL;
-    return node->growable && (edge->perm & BLOCK_PERM_RESIZE) ? 0 : -EIO;
+    if (!(edge->perm & BLOCK_PERM_RESIZE))
+        return -EIO;
+    return node->growable ? 0 : grown_outside(edge->child, end);
 }
 
 static int check_read(const struct node *node, uint64_t offset, uint64_t length)
@@ -184,6 +196,7 @@ int block_read(struct edge *edge, uint64_t offset, uint64_t length, struct buffe
     latency_end(node, LATENCY_READ, start_ns);
     if (likely(result >= 0)) {
         node->stats.read_bytes += length;
+        edge->read_bytes += length;
         node->stats.read_operations++;
     } else {
         node->stats.failed_reads++;
@@ -254,6 +267,7 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
     latency_end(node, LATENCY_WRITE, start_ns);
     if (likely(!result)) {
         node->stats.write_bytes += length;
+        edge->write_bytes += length;
         node->stats.write_operations++;
     } else {
         node->stats.failed_writes++;

@@ -92,10 +92,17 @@ static bool in_use(const struct block_export *export)
     return file->opened > 0;
 }
 
+static uint32_t clients(const struct block_export *export)
+{
+    const struct served_file *file = export->state;
+    return (uint32_t)file->opened;
+}
+
 const struct export_driver fuse_export_driver = {
     .type = BLOCK_EXPORT_TYPE_FUSE,
     .state_size = sizeof(struct served_file),
     .open = open_export,
     .close = close_export,
     .in_use = in_use,
+    .clients = clients,
 };

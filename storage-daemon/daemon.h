@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include "base/co.h"
 #include "base/error.h"
+#include "base/vec.h"
 #include "block/export.h"
 #include "walls/walls.h"
 
@@ -24,6 +25,8 @@ struct daemon {
     struct export_set *exports;
     struct job_set *jobs;
     struct nbd_servers *nbd_servers;
+    vec(struct metrics_server *) metrics;
+    uint64_t started_ns; /* since 1970 */
     struct qmp_server *qmp; /* NULL once the daemon has said its last word */
     bool quitting;
     struct co_queue quit; /* woken when `quitting` becomes true */

@@ -20,6 +20,7 @@
 #include "qmp/schema/types.h"
 #include "qmp/server.h"
 #include "storage-daemon/daemon.h"
+#include "storage-daemon/metrics.h"
 
 struct option_type {
     const char *name, *argument, *help; /* argument NULL: takes none */
@@ -79,6 +80,18 @@ static bool run_nbd_server(struct daemon *daemon, void *value, struct error *err
            nbd_servers_start(daemon->nbd_servers, &description, err);
 }
 
+static bool run_metrics(struct daemon *daemon, void *value, struct error *err)
+{
+    const struct metrics_options *options = value;
+    struct stream_address address;
+    if (!stream_address_from_schema(options->addr, &address, err))
+        return false;
+    struct metrics_server *server = metrics_server_new(daemon, &address, err);
+    if (server)
+        vec_push(&daemon->metrics, server);
+    return server != NULL;
+}
+
 static const struct option_type option_types[] = {
     {"blockdev", "driver=DRIVER,node-name=NAME[,...]",
      "make a block node; 'help' as the argument lists drivers, 'driver=D,help' one's options", 0,
@@ -87,6 +100,9 @@ static const struct option_type option_types[] = {
      &chardev_options_type, "backend", &chardev_backend_kind_type, run_chardev},
     {"export", "type=TYPE,id=ID,node-name=NAME[,...]", "export a node; 'help' lists types, 'type=T,help' one's options",
      0, &block_export_options_type, "type", &block_export_type_type, run_export},
+    {"metrics", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]",
+     "answer GET /metrics by HTTP with numbers for monitoring, as Prometheus reads them", 0, &metrics_options_type,
+     NULL, NULL, run_metrics},
     {"monitor", "[chardev=]ID[,mode=control][,pretty=on]", "offer QMP on a character device", 0, &monitor_options_type,
      "chardev", NULL, run_monitor},
     {"nbd-server", "addr.type=inet|unix|fd,addr.KEY=VALUE[,...]", "start an NBD server for exports of type nbd", 0,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/math.h"
+#include "base/loop.h"
 #include "base/stream.h"
 #include "block/export.h"
 #include "block/filters/table.h"
@@ -20,6 +21,7 @@
 #include "qmp/schema/events.h"
 #include "qmp/server.h"
 #include "storage-daemon/daemon.h"
+#include "storage-daemon/metrics.h"
 #include "vhost-user/export.h"
 
 static void on_image_corrupted(void *user, struct node *node, const char *message, uint64_t offset, uint64_t size,
@@ -89,6 +91,7 @@ void daemon_open(struct daemon *daemon)
         .quorum_failure = on_quorum_failure,
         .user = daemon,
     };
+    daemon->started_ns = loop_wall_ns(daemon->loop);
     daemon->objects = object_set_new(daemon->loop);
     object_set_add_kinds(daemon->objects, daemon_object_kinds);
     object_set_add_kinds(daemon->objects, crypto_object_kinds);
@@ -151,6 +154,11 @@ void daemon_close(struct daemon *daemon)
 {
     daemon->quitting = true;
     graph_give_up(daemon->graph);
+    while (daemon->metrics.count) {
+        metrics_server_free(*vec_last(&daemon->metrics));
+        daemon->metrics.count--;
+    }
+    vec_free(&daemon->metrics);
     take_down(daemon); /* while the monitors can still tell of it */
     struct qmp_server *qmp = daemon->qmp;
     qmp_server_free(qmp);

@@ -109,6 +109,7 @@ uint8_t *cache_peek(struct cache *cache, uint64_t offset)
     if (!entry || entry->loading)
         return NULL;
     entry->referenced = true;
+    cache->hits++;
     return entry->data;
 }
 
@@ -130,6 +131,7 @@ int cache_load(struct cache *cache, uint64_t offset, uint8_t **data)
         struct cache_entry *entry = find(cache, offset);
         if (entry && !entry->loading) {
             entry->referenced = true;
+            cache->hits++;
             *data = entry->data;
             return 0;
         }
@@ -144,6 +146,7 @@ int cache_load(struct cache *cache, uint64_t offset, uint8_t **data)
             return result;
         link_entry(cache, entry, offset);
         entry->loading = true;
+        cache->misses++;
         block_event(cache->file, cache->load_event);
         result = qcow2_read_file(cache->file, offset, entry->data, cache->entry_size);
         bool forgotten = entry->forgotten;
@@ -224,6 +227,16 @@ void cache_clean(struct cache *cache)
             entry->data = NULL;
         }
     }
+}
+
+struct cache_numbers cache_tell(const struct cache *cache, const char *name)
+{
+    return (struct cache_numbers){.name = name,
+                                  .hits = cache->hits,
+                                  .misses = cache->misses,
+                                  .bytes = (uint64_t)cache->touched * cache->entry_size,
+                                  .limit = (uint64_t)cache->capacity * cache->entry_size,
+                                  .dirty = (uint64_t)cache->dirty * cache->entry_size};
 }
 
 static int compare_offsets(const void *a, const void *b)

@@ -39,6 +39,7 @@ struct cache {
     struct cache_entry *entries;
     uint32_t *buckets;     /* index + 1 */
     struct co_queue loads; /* who waits for a load to end */
+    uint64_t hits, misses;
 };
 
 /* False when out of memory. At least two entries are made. */
@@ -60,6 +61,9 @@ void cache_forget(struct cache *cache, uint64_t offset, uint64_t length);
 void cache_forget_all(struct cache *cache);
 /* Gives back the memory of clean blocks that nobody looked at since the last call. Does not yield. */
 void cache_clean(struct cache *cache);
+
+struct cache_numbers;
+struct cache_numbers cache_tell(const struct cache *cache, const char *name);
 
 static inline bool cache_is_dirty(const struct cache *cache)
 {

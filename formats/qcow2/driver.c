@@ -283,6 +283,14 @@ static int64_t qcow2_allocated_size(struct node *node)
     return file->driver->allocated_size ? file->driver->allocated_size(file) : -ENOTSUP;
 }
 
+static unsigned qcow2_caches(const struct node *node, struct cache_numbers caches[CACHES_MAX])
+{
+    const struct qcow2 *q = node->state;
+    caches[0] = cache_tell(&q->l2_cache, "l2");
+    caches[1] = cache_tell(&q->refcount_cache, "refcount");
+    return 2;
+}
+
 const struct block_driver qcow2_driver = {
     .name = "qcow2",
     .kind = DRIVER_FORMAT,
@@ -314,4 +322,5 @@ const struct block_driver qcow2_driver = {
     .make_empty = qcow2_make_empty,
     .info = qcow2_info,
     .allocated_size = qcow2_allocated_size,
+    .caches = qcow2_caches,
 };

@@ -47,11 +47,12 @@ def content(name, form="qcow2"):
 class Daemon(Program):
     """`with Daemon() as daemon:` a storage daemon with a monitor and, when asked for, an NBD server at nbd.sock."""
 
-    def __init__(self, program=OURS, **options):
+    def __init__(self, program=OURS, arguments=(), **options):
         for path in ("qmp.sock", "nbd.sock"):
             if os.path.exists(path):
                 os.unlink(path)
-        super().__init__([program, "--chardev", "socket,id=m,path=qmp.sock,server=on,wait=off", "--monitor", "m"], **options)
+        super().__init__([program, "--chardev", "socket,id=m,path=qmp.sock,server=on,wait=off", "--monitor", "m", *arguments],
+                         **options)
         self.qmp = None
 
     def __enter__(self):

@@ -18,6 +18,8 @@ BEYOND |= {("block-export-add/nbd", "member 'server' is ours alone")}
 NEWER = {"header", "detached-header", "reconnect-ms", "confined", "discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections",
          "min-cluster-size", "on-cbw-error", "discard-source", "target-is-zero", "backing-mask-protocol"}
 BEYOND |= {(name, "is ours alone") for name in ("block-job-change", "blockdev-set-active", "block-latency-histogram-set")}
+BEYOND |= {("blockdev-check", "is ours alone"), ("BLOCK_JOB_COMPLETED.type", "value 'check' is ours alone"),
+           ("query-jobs returns[]", "member 'check' is ours alone")}
 # These became unions later, or take more with us.
 RESHAPED = {"query-block-jobs returns[]", "query-block-jobs returns[].type", "x-blockdev-amend.options/qcow2"}
 
