@@ -65,6 +65,13 @@ static struct user_thread *start(struct user_process *process, struct error *err
     return t;
 }
 
+/* As programs end, too: the kernel takes the process apart. */
+static _Noreturn void leave(int status)
+{
+    fflush(NULL);
+    _exit(status);
+}
+
 int main(int argc, char **argv)
 {
     enum { CANNOT_RUN = 126, NOT_FOUND = 127 };
@@ -73,14 +80,13 @@ int main(int argc, char **argv)
     struct error err = {0};
     int status = 1;
     if (!user_options_parse(&options, argc, argv, &status))
-        return status;
+        leave(status);
     process->options = &options;
     struct user_thread *t = start(process, &err);
-    if (!t) {
-        fprintf(stderr, "spindle-riscv64: %s\n", err.message);
-        if (err.hint)
-            fprintf(stderr, "%s\n", err.hint);
-        return err.code == ENOENT ? NOT_FOUND : err.code == ENOEXEC || err.code == EACCES ? CANNOT_RUN : 1;
-    }
-    user_run(t);
+    if (t)
+        user_run(t);
+    fprintf(stderr, "spindle-riscv64: %s\n", err.message);
+    if (err.hint)
+        fprintf(stderr, "%s\n", err.hint);
+    leave(err.code == ENOENT ? NOT_FOUND : err.code == ENOEXEC || err.code == EACCES ? CANNOT_RUN : 1);
 }

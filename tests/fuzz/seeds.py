@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""First inputs of fuzz_loader, which a fuzzer would hardly find by itself: an ELF program, a kernel image, a device tree.
+"""First inputs of fuzz_loader and fuzz_user_elf, which a fuzzer would hardly find by itself: ELF programs, a kernel image, a device tree.
 
-    tests/fuzz/seeds.py [FOLDER]        default: tests/fuzz/corpus/fuzz_loader
+    tests/fuzz/seeds.py [FOLDER]        default: tests/fuzz/corpus
 """
 import os
 import struct
@@ -64,9 +64,29 @@ SEEDS = {
     "tree-empty": device_tree([(0, "", {})]),
 }
 
+
+def user_program(headers, kind=2, entry=0x10000):
+    """An executable of Linux with (type, flags, offset, address, bytes in the file, bytes in memory), 8 KiB of file."""
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header = struct.pack("<HHIQQQIHHHHHH", kind, 243, 1, entry, 64, 0, 5, 64, 56, len(headers), 64, 0, 0)
+    table = b"".join(struct.pack("<IIQQQQQQ", which, flags, offset, address, address, size, memory, 0x1000)
+                     for which, flags, offset, address, size, memory in headers)
+    return (ident + header + table + b"/lib/ld.so\0").ljust(0x2000, b"\x13")
+
+
+LOAD, INTERPRETER, STACK = 1, 3, 0x6474e551
+USER_SEEDS = {
+    "static": user_program([(LOAD, 5, 0, 0x10000, 0x1000, 0x1000), (LOAD, 6, 0x1000, 0x11000, 0x800, 0x3000), (STACK, 7, 0, 0, 0, 0)]),
+    "dynamic": user_program([(INTERPRETER, 4, 64 + 3 * 56, 232, 11, 11), (LOAD, 5, 0, 0, 0x1000, 0x1000), (LOAD, 6, 0x1080, 0x2080, 0x100, 0x101)], 3, 0x400),
+    "only-zeros": user_program([(LOAD, 6, 0, 0x20000, 0, 0x5000)]),
+    "read-only-zeros": user_program([(LOAD, 4, 0x10, 0x20010, 0x30, 0x2000)]),
+    "overlapping": user_program([(LOAD, 5, 0, 0x10000, 0x1000, 0x4000), (LOAD, 0, 0, 0x10000, 0x1000, 0x1000), (LOAD, 4, 0x800, 0x11800, 0x10, 0x20)]),
+}
+
 if __name__ == "__main__":
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus", "fuzz_loader")
-    os.makedirs(folder, exist_ok=True)
-    for name, content in SEEDS.items():
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(content)
+    corpus = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
+    for harness, seeds in (("fuzz_loader", SEEDS), ("fuzz_user_elf", USER_SEEDS)):
+        os.makedirs(os.path.join(corpus, harness), exist_ok=True)
+        for name, content in seeds.items():
+            with open(os.path.join(corpus, harness, name), "wb") as file:
+                file.write(content)
