@@ -25,30 +25,22 @@ struct user_syscall {
 };
 
 /* calls_memory.c, calls_file.c ... */
+/* clang-format off */
 #define USER_CALL(name) int64_t call_##name(struct user_thread *t, const uint64_t a[6]);
-USER_CALL(brk)
-USER_CALL(mmap) USER_CALL(munmap) USER_CALL(mremap) USER_CALL(mprotect) USER_CALL(madvise) USER_CALL(msync)
-    USER_CALL(mlockall) USER_CALL(munlockall) USER_CALL(shmat) USER_CALL(shmdt) USER_CALL(riscv_flush_icache)
-
-        USER_CALL(readv) USER_CALL(writev) USER_CALL(preadv) USER_CALL(pwritev) USER_CALL(preadv2) USER_CALL(pwritev2)
-            USER_CALL(vmsplice) USER_CALL(fcntl) USER_CALL(ioctl) USER_CALL(newfstatat) USER_CALL(fstat)
-                USER_CALL(openat) USER_CALL(openat2) USER_CALL(readlinkat) USER_CALL(getdents64)
-
-                    USER_CALL(epoll_ctl) USER_CALL(epoll_pwait) USER_CALL(epoll_pwait2) USER_CALL(pselect6)
-                        USER_CALL(ppoll) USER_CALL(sendmsg) USER_CALL(recvmsg) USER_CALL(sendmmsg) USER_CALL(recvmmsg)
-                            USER_CALL(setsockopt)
-
-                                USER_CALL(clone) USER_CALL(clone3) USER_CALL(exit) USER_CALL(exit_group)
-                                    USER_CALL(execve) USER_CALL(execveat) USER_CALL(set_tid_address)
-                                        USER_CALL(set_robust_list) USER_CALL(futex) USER_CALL(prctl) USER_CALL(uname)
-                                            USER_CALL(prlimit64) USER_CALL(setrlimit) USER_CALL(riscv_hwprobe)
-                                                USER_CALL(semctl) USER_CALL(getrlimit)
-
-                                                    USER_CALL(rt_sigaction) USER_CALL(rt_sigprocmask)
-                                                        USER_CALL(rt_sigpending) USER_CALL(rt_sigsuspend)
-                                                            USER_CALL(rt_sigtimedwait) USER_CALL(rt_sigreturn)
-                                                                USER_CALL(sigaltstack)
+USER_CALL(brk) USER_CALL(mmap) USER_CALL(munmap) USER_CALL(mremap) USER_CALL(mprotect) USER_CALL(madvise)
+USER_CALL(msync) USER_CALL(mlockall) USER_CALL(munlockall) USER_CALL(shmat) USER_CALL(shmdt)
+USER_CALL(riscv_flush_icache) USER_CALL(readv) USER_CALL(writev) USER_CALL(preadv) USER_CALL(pwritev)
+USER_CALL(preadv2) USER_CALL(pwritev2) USER_CALL(vmsplice) USER_CALL(fcntl) USER_CALL(ioctl) USER_CALL(newfstatat)
+USER_CALL(fstat) USER_CALL(openat) USER_CALL(openat2) USER_CALL(readlinkat) USER_CALL(getdents64) USER_CALL(epoll_ctl)
+USER_CALL(epoll_pwait) USER_CALL(epoll_pwait2) USER_CALL(pselect6) USER_CALL(ppoll) USER_CALL(sendmsg)
+USER_CALL(recvmsg) USER_CALL(sendmmsg) USER_CALL(recvmmsg) USER_CALL(setsockopt) USER_CALL(clone) USER_CALL(clone3)
+USER_CALL(exit) USER_CALL(exit_group) USER_CALL(execve) USER_CALL(execveat) USER_CALL(set_tid_address)
+USER_CALL(set_robust_list) USER_CALL(futex) USER_CALL(prctl) USER_CALL(uname) USER_CALL(prlimit64)
+USER_CALL(setrlimit) USER_CALL(riscv_hwprobe) USER_CALL(semctl) USER_CALL(getrlimit) USER_CALL(rt_sigaction)
+USER_CALL(rt_sigprocmask) USER_CALL(rt_sigpending) USER_CALL(rt_sigsuspend) USER_CALL(rt_sigtimedwait)
+USER_CALL(rt_sigreturn) USER_CALL(sigaltstack)
 #undef USER_CALL
+/* clang-format on */
 
     /* The host's pointer for an argument; NULL stays NULL. */
     static inline uint64_t user_pointer(const struct user_thread *t, uint64_t guest)

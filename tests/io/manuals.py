@@ -34,6 +34,12 @@ OUR_NBD = OUR_IMG.replace("spindle-img", "spindle-nbd")
 nbd_page = manual("spindle-nbd")
 for name in re.findall(r"--([a-z-]+)", run(OUR_NBD, "--help").out):
     check("--" + name in nbd_page or name in ("help", "version"), f"spindle-nbd.1: --{name} is missing")
+OUR_USER = OUR_IMG.replace("spindle-img", "spindle-riscv64")
+user_page = manual("spindle-riscv64")
+for name in re.findall(r"^  (--?[A-Za-z0-9-]+) ", run(OUR_USER, "--help").out, re.M):
+    check(re.search(rf"^     {re.escape(name)}\b", user_page, re.M), f"spindle-riscv64.1: {name} is missing")
+for variable in re.findall(r"QEMU_[A-Z_0-9]+", run(OUR_USER, "--help").out):
+    check(variable in user_page, f"spindle-riscv64.1: {variable} is missing")
 for name in re.findall(r"--([a-z-]+)", run(OUR_IO, "--help").out):
     check("--" + name in io_page, f"spindle-io.1: --{name} is missing")
 for command in re.findall(r"^([a-z_]+)\b.* -- ", run(OUR_IO, "-c", "help").out, re.M):
