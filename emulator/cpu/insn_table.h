@@ -14,6 +14,7 @@
 enum insn_field_kind {
     INSN_FIELD_X,       /* an integer register */
     INSN_FIELD_F,       /* a floating-point register */
+    INSN_FIELD_V,       /* a vector register */
     INSN_FIELD_X_SHORT, /* registers 8 to 15 in three bits */
     INSN_FIELD_F_SHORT,
     INSN_FIELD_SIGNED, /* numbers */

@@ -52,6 +52,38 @@ enum ir_rounding translate_fp_rounding(const struct translate_cpu *tc)
     return (enum ir_rounding)rounding[tc->mxcsr >> 13 & 3];
 }
 
+#ifdef __SSE__
+uint32_t translate_fp_enter(struct translate_cpu *tc)
+{
+    uint32_t host = __builtin_ia32_stmxcsr();
+
+    __builtin_ia32_ldmxcsr(tc->mxcsr);
+    return host;
+}
+
+void translate_fp_leave(struct translate_cpu *tc, uint32_t host)
+{
+    tc->mxcsr = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(host);
+}
+#else
+uint32_t translate_fp_enter(struct translate_cpu *tc)
+{
+    static const int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
+    int host = fegetround();
+
+    feclearexcept(FE_ALL_EXCEPT);
+    fesetround(modes[translate_fp_rounding(tc)]);
+    return (uint32_t)host;
+}
+
+void translate_fp_leave(struct translate_cpu *tc, uint32_t host)
+{
+    tc->mxcsr |= mxcsr_flags(host_flags());
+    fesetround((int)host);
+}
+#endif
+
 /* --- Numbers --- */
 
 static double f64_of(uint64_t bits)

@@ -98,6 +98,13 @@ void machine_code_invalidate(struct machine_code *code, uint64_t physical, uint6
 bool translate_load(struct translate_cpu *tc, uint64_t address, struct ir_mem mem, uint64_t *value);
 bool translate_store(struct translate_cpu *tc, uint64_t address, uint64_t value, struct ir_mem mem);
 
+/* Elements of 1 << log2_size bytes one after the other, as if each were accessed by itself. false: exception recorded;
+ * *done bytes (whole elements) were copied before it. */
+bool translate_read_run(struct translate_cpu *tc, uint64_t address, void *to, uint64_t length, unsigned log2_size,
+                        unsigned mmu, uint64_t *done);
+bool translate_write_run(struct translate_cpu *tc, uint64_t address, const void *from, uint64_t length,
+                         unsigned log2_size, unsigned mmu, uint64_t *done);
+
 /* For helpers: the instruction did not happen; the caller of translate_run() will deliver what the guest recorded. */
 static inline void translate_raise(struct translate_cpu *tc);
 
@@ -106,6 +113,11 @@ unsigned translate_fp_flags(const struct translate_cpu *tc); /* IR_FLAG_* */
 void translate_fp_set_flags(struct translate_cpu *tc, unsigned flags);
 void translate_fp_set_rounding(struct translate_cpu *tc, enum ir_rounding rounding); /* 0..3 */
 enum ir_rounding translate_fp_rounding(const struct translate_cpu *tc);
+
+/* Between these, calls to functions compute with the host's floating point as the guest would: its rounding, its flags.
+ * Called by helpers with .uses_fp; enter() returns what leave() wants back. */
+uint32_t translate_fp_enter(struct translate_cpu *tc);
+void translate_fp_leave(struct translate_cpu *tc, uint32_t host);
 
 /* Figures since start, for benchmarks and the monitor. */
 struct translate_statistics {

@@ -29,7 +29,7 @@ def kind_name(field):
     kind = field.type.kind
     if kind == "immediate":
         return "SIGNED" if field.type.signed else "UNSIGNED"
-    return {"x": "X", "f": "F", "x'": "X_SHORT", "f'": "F_SHORT", "number": "UNSIGNED"}[kind]
+    return {"x": "X", "f": "F", "x'": "X_SHORT", "f'": "F_SHORT", "v": "V", "number": "UNSIGNED"}[kind]
 
 
 def emit_table(table, prefix):

@@ -38,6 +38,8 @@ enum riscv_interrupt { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_S
 #define MSTATUS_SPIE (1ull << 5)
 #define MSTATUS_MPIE (1ull << 7)
 #define MSTATUS_SPP (1ull << 8)
+#define MSTATUS_VS (3ull << 9)
+#define MSTATUS_VS_SHIFT 9
 #define MSTATUS_MPP (3ull << 11)
 #define MSTATUS_MPP_SHIFT 11
 #define MSTATUS_FS (3ull << 13)
@@ -95,6 +97,6 @@ enum riscv_pmp_a { PMP_OFF, PMP_TOR, PMP_NA4, PMP_NAPOT };
 #define MISA_LETTER(letter) (1ull << ((letter) - 'A'))
 #define MISA_VALUE                                                                                                     \
     ((2ull << 62) | MISA_LETTER('I') | MISA_LETTER('M') | MISA_LETTER('A') | MISA_LETTER('F') | MISA_LETTER('D') |     \
-     MISA_LETTER('C') | MISA_LETTER('S') | MISA_LETTER('U'))
+     MISA_LETTER('C') | MISA_LETTER('S') | MISA_LETTER('U') | MISA_LETTER('V'))
 
 #endif

@@ -96,6 +96,48 @@ static void write_fcsr(struct cpu_riscv *cpu, unsigned number, uint64_t value)
     float_written(cpu);
 }
 
+/* ---- vectors ---- */
+
+static bool visible_vector(struct cpu_riscv *cpu, unsigned number)
+{
+    return (cpu->mstatus & MSTATUS_VS) != 0;
+}
+
+static void vector_written(struct cpu_riscv *cpu)
+{
+    cpu->mstatus |= MSTATUS_VS;
+    riscv_mode_changed(cpu);
+}
+
+static void write_vstart(struct cpu_riscv *cpu, unsigned number, uint64_t value)
+{
+    cpu->v.vstart = value & (cpu->v.vlenb * 8u - 1); /* indices of the most elements that there can be */
+    vector_written(cpu);
+}
+
+static uint64_t read_vcsr(struct cpu_riscv *cpu, unsigned number)
+{
+    switch (number) {
+    case CSR_VXSAT: return cpu->v.vxsat;
+    case CSR_VXRM: return cpu->v.vxrm;
+    default: return (uint64_t)cpu->v.vxrm << 1 | cpu->v.vxsat;
+    }
+}
+
+static void write_vcsr(struct cpu_riscv *cpu, unsigned number, uint64_t value)
+{
+    if (number != CSR_VXRM)
+        cpu->v.vxsat = value & 1;
+    if (number != CSR_VXSAT)
+        cpu->v.vxrm = (number == CSR_VXRM ? value : value >> 1) & 3;
+    vector_written(cpu);
+}
+
+static uint64_t read_vlenb(struct cpu_riscv *cpu, unsigned number)
+{
+    return cpu->v.vlenb;
+}
+
 /* ---- counters and time ---- */
 
 static uint64_t read_time(struct cpu_riscv *cpu, unsigned number)
@@ -149,14 +191,17 @@ static void write_stimecmp(struct cpu_riscv *cpu, unsigned number, uint64_t valu
 
 /* ---- status ---- */
 
-#define SSTATUS_WRITABLE (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
+#define SSTATUS_WRITABLE                                                                                               \
+    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_VS | MSTATUS_SUM | MSTATUS_MXR)
 #define MSTATUS_WRITABLE                                                                                               \
     (SSTATUS_WRITABLE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | MSTATUS_TW |           \
      MSTATUS_TSR)
 
 static uint64_t with_dirty_summary(uint64_t status)
 {
-    return (status & MSTATUS_FS) == MSTATUS_FS ? status | MSTATUS_SD : status;
+    bool dirty = (status & MSTATUS_FS) == MSTATUS_FS || (status & MSTATUS_VS) == MSTATUS_VS;
+
+    return dirty ? status | MSTATUS_SD : status;
 }
 
 static uint64_t read_mstatus(struct cpu_riscv *cpu, unsigned number)
@@ -334,6 +379,14 @@ static const struct csr csrs[4096] = {
     [CSR_FFLAGS]     = {"fflags", .read = read_fflags, .write = write_fflags, .visible = visible_float, EFFECT},
     [CSR_FRM]        = {"frm", .read = read_frm, .write = write_frm, .visible = visible_float, EFFECT},
     [CSR_FCSR]       = {"fcsr", .read = read_fcsr, .write = write_fcsr, .visible = visible_float, EFFECT},
+
+    [CSR_VSTART]     = {"vstart", PLACE(v.vstart), .write = write_vstart, .visible = visible_vector, EFFECT},
+    [CSR_VXSAT]      = {"vxsat", .read = read_vcsr, .write = write_vcsr, .visible = visible_vector, EFFECT},
+    [CSR_VXRM]       = {"vxrm", .read = read_vcsr, .write = write_vcsr, .visible = visible_vector, EFFECT},
+    [CSR_VCSR]       = {"vcsr", .read = read_vcsr, .write = write_vcsr, .visible = visible_vector, EFFECT},
+    [CSR_VL]         = {"vl", PLACE(v.vl), .visible = visible_vector},
+    [CSR_VTYPE]      = {"vtype", PLACE(v.vtype), .visible = visible_vector},
+    [CSR_VLENB]      = {"vlenb", .read = read_vlenb, .visible = visible_vector},
 
     [CSR_CYCLE]      = {"cycle", .read = read_counter, .visible = visible_counter},
     [CSR_TIME]       = {"time", .read = read_time, .visible = visible_counter},

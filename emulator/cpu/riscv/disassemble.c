@@ -127,12 +127,39 @@ static void put_sp(struct writer *w)
     put(w, "sp");
 }
 
+/* Without a mask nothing is shown, nor the comma before it. */
+static void put_vm(struct writer *w)
+{
+    if (field(w, "vm"))
+        w->text[--w->length] = '\0';
+    else
+        put(w, "v0.t");
+}
+
+/* As assemblers write vtype; what they have no words for is a number. */
+static void put_vtype(struct writer *w)
+{
+    static const char *const lmuls[] = {"m1", "m2", "m4", "m8", NULL, "mf8", "mf4", "mf2"};
+    unsigned vtype = (unsigned)field(w, "vtype"), sew = vtype >> 3 & 7;
+
+    if (vtype >> 8 || sew > 3 || !lmuls[vtype & 7])
+        put(w, "%u", vtype);
+    else
+        put(w, "e%u,%s,%s,%s", 8u << sew, lmuls[vtype & 7], vtype & 64 ? "ta" : "tu", vtype & 128 ? "ma" : "mu");
+}
+
+static void put_v0(struct writer *w)
+{
+    put(w, "v0");
+}
+
 static const struct {
     const char *word;
     void (*put)(struct writer *w);
 } operand_forms[] = {
     {"imm20", put_imm20}, {"nzimm20", put_nzimm20}, {"target", put_target}, {"shamt", put_shamt}, {"csr", put_csr},
     {"rm", put_rm},       {"rmw", put_rmw},         {"pred", put_pred},     {"succ", put_succ},   {"sp", put_sp},
+    {"vm", put_vm},       {"vtype", put_vtype},     {"v0", put_v0},
 };
 
 /* ---- the line ---- */
@@ -145,6 +172,7 @@ static void put_field(struct writer *w, const char *word)
     switch (found ? found->kind : INSN_FIELD_UNSIGNED) {
     case INSN_FIELD_X:
     case INSN_FIELD_X_SHORT: put(w, "%s", riscv_x_names[value]); break;
+    case INSN_FIELD_V: put(w, "v%" PRId64, value); break;
     case INSN_FIELD_F:
     case INSN_FIELD_F_SHORT: put(w, "%s", riscv_f_names[value]); break;
     default: put(w, "%" PRId64, value); break;
@@ -188,6 +216,20 @@ static void put_ordering(struct writer *w)
     put(w, "%s", suffixes[field(w, "aq")][field(w, "rl")]);
 }
 
+/* A vector load or store of segments has their number before the "e8", "ei16" ... of its name. */
+static void put_name(struct writer *w)
+{
+    const char *name = w->insn->name, *width = name + strcspn(name, "0123456789");
+    int fields = (int)field(w, "nf") + 1;
+
+    if (fields == 1) {
+        put(w, "%s", name);
+        return;
+    }
+    width -= width[-1] == 'i' ? 2 : 1;
+    put(w, "%.*sseg%d%s", (int)(width - name), name, fields, width);
+}
+
 unsigned riscv_disassemble(uint64_t pc, uint32_t bits, char *text, size_t size)
 {
     struct riscv_operands operands;
@@ -201,7 +243,7 @@ unsigned riscv_disassemble(uint64_t pc, uint32_t bits, char *text, size_t size)
         return length;
     }
     w.insn = &riscv_insn_table[number];
-    put(&w, "%s", w.insn->name);
+    put_name(&w);
     if (insn_field_find(w.insn, "aq"))
         put_ordering(&w);
     if (*w.insn->operands)

@@ -2,7 +2,7 @@
 # Decoder, instruction data and translation are generated from the instruction tables.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 set(riscv_gen ${CMAKE_BINARY_DIR}/gen/emulator/cpu/riscv)
-set(riscv_tables fields rv_i rv_m rv_a rv_fd rv_c rv_b system)
+set(riscv_tables fields rv_i rv_m rv_a rv_fd rv_c rv_b rv_v system)
 list(TRANSFORM riscv_tables REPLACE "(.+)" "${SPINDLE_FOLDER}/\\1.decode")
 file(GLOB riscv_generator CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tools/decode/*.py)
 add_custom_command(

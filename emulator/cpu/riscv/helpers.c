@@ -193,5 +193,13 @@ const struct ir_helper riscv_helpers[HELPER_COUNT] = {
     [HELPER_CACHE_BLOCK] = {.name = "cache_block", .fn = help_cache_block, .may_fault = true},
     [HELPER_RMM_ADDEND] = {.name = "rmm_addend", .fn = help_rmm_addend},
     [HELPER_FLOAT_RMM] = {.name = "float_rmm", .fn = help_float_rmm, .uses_fp = true, .result = IR_I64},
+    [HELPER_VECTOR_INTEGER] = {.name = "vector_integer", .fn = riscv_help_vector_integer},
+    [HELPER_VECTOR_PERMUTE] = {.name = "vector_permute", .fn = riscv_help_vector_permute, .result = IR_I64},
+    [HELPER_VECTOR_FLOAT] = {.name = "vector_float", .fn = riscv_help_vector_float, .uses_fp = true},
+    [HELPER_VECTOR_FROM_START] = {.name = "vector_from_start", .fn = riscv_help_vector_from_start, .may_fault = true},
+    [HELPER_VECTOR_SET] = {.name = "vector_set", .fn = riscv_help_vector_set, .result = IR_I64},
+    [HELPER_VECTOR_DIRTY] = {.name = "vector_dirty", .fn = riscv_help_vector_dirty},
+    [HELPER_VECTOR_LOAD] = {.name = "vector_load", .fn = riscv_help_vector_load, .may_fault = true},
+    [HELPER_VECTOR_STORE] = {.name = "vector_store", .fn = riscv_help_vector_store, .may_fault = true},
     [HELPER_FCLASS] = {.name = "fclass", .fn = help_fclass, .pure = true, .result = IR_I64},
 };

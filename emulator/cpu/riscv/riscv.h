@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A RISC-V hart: RV64IMAFDC_Zicsr_Zifencei_Zba_Zbb_Zbs with M, S and U modes, Sv39 and Sv48, sixteen PMP entries, Sstc.
+ * A RISC-V hart: RV64IMAFDCV_Zicsr_Zifencei_Zba_Zbb_Zbs with M, S and U modes, Sv39 and Sv48, sixteen PMP entries,
+ * Sstc.
  *
  *   *.decode          the instructions: encoding, operands, meaning; decoder and most of the translation come from them
  *   translate.c       the loop over a block's instructions; rv_*.c and system.c: meanings that need a function, by
@@ -21,6 +22,7 @@
 #include "emulator/cpu/riscv/bits.h"
 #include "emulator/cpu/riscv/insn.h"
 #include "emulator/cpu/riscv/pmp.h"
+#include "emulator/cpu/riscv/vector/vector.h"
 #include "emulator/translate/runtime.h"
 
 struct clock_timer;
@@ -65,6 +67,7 @@ struct cpu_riscv {
     struct clock_timer *timer;
 
     const _Atomic uint8_t *user_pages; /* user mode (user.h): what may be done with each page; NULL: a machine */
+    struct riscv_vector v;
 
     uint64_t rmm_addend; /* third operand of a fused multiply-add in software */
 
@@ -88,7 +91,9 @@ enum riscv_frm_class { RISCV_FRM_HOST /* 0..3 */, RISCV_FRM_RMM, RISCV_FRM_INVAL
 #define MODE_DATA_MMU(mode) ((mode) >> 2 & 3)
 #define MODE_FS(mode) ((mode) >> 4 & 3)
 #define MODE_FRM(mode) ((mode) >> 6 & 3)
-#define MODE_USER (1u << 8) /* a program instead of a machine (user.h) */
+#define MODE_USER (1u << 8)                  /* a program instead of a machine (user.h) */
+#define MODE_VS(mode) ((mode) >> 9 & 3)      /* enum riscv_fs_class */
+#define MODE_VTYPE(mode) ((mode) >> 11 & 31) /* rv_v.h */
 
 /* Translation regimes: each has its own TLB, so that a change of privilege or SUM flushes nothing. */
 enum riscv_mmu { MMU_U, MMU_S, MMU_S_SUM, MMU_M };
@@ -125,6 +130,8 @@ void riscv_raise_access(void *cpu, uint64_t address, enum translate_access acces
 unsigned riscv_fflags(const struct cpu_riscv *cpu);
 void riscv_set_fflags(struct cpu_riscv *cpu, unsigned flags);
 void riscv_set_frm(struct cpu_riscv *cpu, unsigned frm);
+
+void riscv_vector_reset(struct cpu_riscv *cpu); /* riscv64.c */
 
 /* timer.c */
 uint64_t riscv_nanoseconds(const struct cpu_riscv *cpu);

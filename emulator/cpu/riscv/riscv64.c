@@ -29,7 +29,7 @@ void riscv_set_fflags(struct cpu_riscv *cpu, unsigned flags)
 /* Values that no host rounds by are kept for reading; the mode word has their instructions go elsewhere. */
 void riscv_set_frm(struct cpu_riscv *cpu, unsigned frm)
 {
-    cpu->frm = (uint8_t)frm;
+    cpu->frm = cpu->v.frm = (uint8_t)frm;
     translate_fp_set_rounding(&cpu->tc, frm < 4 ? (enum ir_rounding)frm : IR_ROUND_NEAREST);
 }
 
@@ -80,6 +80,11 @@ static void destroy(struct cpu *base)
         machine_code_free(base->code);
 }
 
+void riscv_vector_reset(struct cpu_riscv *cpu)
+{
+    cpu->v = (struct riscv_vector){.vtype = 1ull << 63, .vlenb = RISCV_VLEN_DEFAULT / 8, .frm = cpu->frm};
+}
+
 static void reset_csrs(struct cpu_riscv *cpu)
 {
     cpu->mstatus = 0;
@@ -93,6 +98,7 @@ static void reset_csrs(struct cpu_riscv *cpu)
     riscv_set_stimecmp(cpu, UINT64_MAX);
     riscv_set_frm(cpu, 0);
     riscv_set_fflags(cpu, 0);
+    riscv_vector_reset(cpu);
 }
 
 static void reset(struct cpu *base, uint64_t pc)
@@ -219,12 +225,12 @@ static void dump(struct cpu *base, FILE *out)
         fprintf(out, " %-4s %016" PRIx64 "%s", riscv_f_names[i], cpu->f[i], i % 4 == 3 ? "\n" : "");
 }
 
-static const char *const isa_extensions[] = {"i",        "m",     "a",   "f",   "d",   "c",    "zicntr", "zicsr",
-                                             "zifencei", "zihpm", "zba", "zbb", "zbs", "sstc", NULL};
+static const char *const isa_extensions[] = {"i",     "m",        "a",     "f",   "d",   "c",   "v",    "zicntr",
+                                             "zicsr", "zifencei", "zihpm", "zba", "zbb", "zbs", "sstc", NULL};
 
 const struct cpu_arch cpu_arch_riscv64 = {
     .name = "riscv64",
-    .isa = "rv64imafdc_zicntr_zicsr_zifencei_zihpm_zba_zbb_zbs_sstc",
+    .isa = "rv64imafdcv_zicntr_zicsr_zifencei_zihpm_zba_zbb_zbs_sstc",
     .isa_extensions = isa_extensions,
     .mmu_type = "riscv,sv48",
     .size = sizeof(struct cpu_riscv),

@@ -8,6 +8,7 @@
 
 #include "emulator/cpu/riscv/csr.h"
 #include "emulator/cpu/riscv/riscv.h"
+#include "emulator/cpu/riscv/rv_v.h"
 
 struct riscv_translation {
     struct ir_block *ir;
@@ -46,6 +47,14 @@ enum riscv_helper {
     HELPER_RMM_ADDEND,  /* a: the third operand of the next HELPER_FLOAT_RMM */
     HELPER_FLOAT_RMM,   /* a: operation, b, c: operands, rounding to nearest, ties away */
     HELPER_FCLASS,      /* a: bits, b: 1 double */
+    HELPER_VECTOR_INTEGER, /* rv_v.h; a: row of its table * 4 + SEW, b: VECTOR_ARGS, c: scalar */
+    HELPER_VECTOR_PERMUTE,
+    HELPER_VECTOR_FLOAT,
+    HELPER_VECTOR_FROM_START, /* a: instruction bits */
+    HELPER_VECTOR_SET,        /* a: vtype, b: AVL, c: enum vector_avl -> vl */
+    HELPER_VECTOR_DIRTY,
+    HELPER_VECTOR_LOAD, /* a: struct vector_access, b: address, c: stride */
+    HELPER_VECTOR_STORE,
     HELPER_COUNT
 };
 extern const struct ir_helper riscv_helpers[HELPER_COUNT];

@@ -28,9 +28,9 @@ static unsigned data_mmu(const struct cpu_riscv *cpu)
     return cpu->mstatus & MSTATUS_SUM ? MMU_S_SUM : MMU_S;
 }
 
-static unsigned fs_class(const struct cpu_riscv *cpu)
+static unsigned class_of(uint64_t status)
 {
-    switch ((cpu->mstatus & MSTATUS_FS) >> MSTATUS_FS_SHIFT) {
+    switch (status & 3) {
     case FS_OFF: return RISCV_FS_OFF;
     case FS_DIRTY: return RISCV_FS_DIRTY;
     default: return RISCV_FS_CLEAN;
@@ -44,10 +44,18 @@ static unsigned frm_class(const struct cpu_riscv *cpu)
     return cpu->frm == 4 ? RISCV_FRM_RMM : RISCV_FRM_INVALID;
 }
 
+/* vtype matters while the unit is on only. */
+static unsigned vector_class(const struct cpu_riscv *cpu)
+{
+    unsigned class = class_of(cpu->mstatus >> MSTATUS_VS_SHIFT);
+
+    return class == RISCV_FS_OFF ? class << 9 : class << 9 | (unsigned)cpu->v.setting << 11;
+}
+
 void riscv_mode_changed(struct cpu_riscv *cpu)
 {
-    uint32_t mode = cpu->privilege | data_mmu(cpu) << 2 | fs_class(cpu) << 4 | frm_class(cpu) << 6 |
-                    (cpu->user_pages ? MODE_USER : 0);
+    uint32_t mode = cpu->privilege | data_mmu(cpu) << 2 | class_of(cpu->mstatus >> MSTATUS_FS_SHIFT) << 4 |
+                    frm_class(cpu) << 6 | vector_class(cpu) | (cpu->user_pages ? MODE_USER : 0);
 
     if (mode != cpu->tc.mode)
         translate_set_mode(&cpu->tc, mode);

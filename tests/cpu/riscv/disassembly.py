@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 PROGRAM = os.path.join(os.environ["SPINDLE_BUILD"], "tests/cpu/riscv/list_instructions")
-EXTENSIONS = "rv64imafdc_zicsr_zifencei_zba_zbb_zbs_zicbom_zicboz"
+EXTENSIONS = "rv64imafdcv_zicsr_zifencei_zba_zbb_zbs_zicbom_zicboz"
 
 
 def instructions(code):

@@ -82,7 +82,7 @@ def not_covered():
     """Instructions that the generator can make and that no case had."""
     with open("coverage", encoding="ascii") as lines:
         counts = dict(line.split() for line in lines)
-    return [insn.name for insn in tables().instructions if insn.name not in LEFT_OUT and counts.get(insn.name, "0") == "0"]
+    return [insn.name for insn in tables().instructions if insn.name not in LEFT_OUT and insn.extension != "V" and counts.get(insn.name, "0") == "0"]
 
 
 def main():
@@ -90,7 +90,7 @@ def main():
     cases = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     length = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     extensions = sys.argv[4].split(",") if len(sys.argv) > 4 else None
-    generate(cases, length, seed, extensions and (lambda insn: insn.extension in extensions))
+    generate(cases, length, seed, lambda insn: insn.extension in extensions if extensions else insn.extension != "V")  # vector.py has V
     build("linux.elf")
     build("bare.elf", "-Wa,--defsym,BARE=1")
     theirs = run_oracle()
