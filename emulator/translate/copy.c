@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/math.h"
 #include "emulator/translate/codecache.h"
+#include "emulator/translate/try_access.h"
 
 static struct ir_mem element(unsigned log2_size, unsigned mmu)
 {
@@ -20,6 +21,15 @@ static uint64_t whole_elements(uint64_t address, uint64_t length, unsigned log2_
     return MIN(left, length) >> log2_size << log2_size;
 }
 
+/* Direct memory can fault although the guest may access it; then the elements are tried one by one. */
+static bool copied(const struct translate_cpu *tc, void *to, const void *from, uint64_t size)
+{
+    if (tc->code->is_direct)
+        return translate_try_copy(to, from, size) == 0;
+    memcpy(to, from, size);
+    return true;
+}
+
 bool translate_read_run(struct translate_cpu *tc, uint64_t address, void *to, uint64_t length, unsigned log2_size,
                         unsigned mmu, uint64_t *done)
 {
@@ -29,8 +39,8 @@ bool translate_read_run(struct translate_cpu *tc, uint64_t address, void *to, ui
         uint64_t at = address + *done, size = whole_elements(at, length - *done, log2_size), value;
         struct translate_result result;
 
-        if (size > 1u << log2_size && tlb_access(tc, at, (unsigned)size, TRANSLATE_READ, mmu, &result) && result.host) {
-            memcpy(out + *done, result.host, size);
+        if (size > 1u << log2_size && tlb_access(tc, at, (unsigned)size, TRANSLATE_READ, mmu, &result) && result.host &&
+            copied(tc, out + *done, result.host, size)) {
             *done += size;
             continue;
         }
@@ -53,9 +63,8 @@ bool translate_write_run(struct translate_cpu *tc, uint64_t address, const void 
         struct translate_result result;
 
         if (size > 1u << log2_size && tlb_access(tc, at, (unsigned)size, TRANSLATE_WRITE, mmu, &result) &&
-            result.host && !result.read_only) {
-            memcpy(result.host, in + *done, size);
-            if (atomic_load(&page_state_of(tc->code, result.physical)->code))
+            result.host && !result.read_only && copied(tc, result.host, in + *done, size)) {
+            if (!tc->code->is_direct && atomic_load(&page_state_of(tc->code, result.physical)->code))
                 machine_code_invalidate(tc->code, result.physical, size);
             *done += size;
             continue;
