@@ -216,6 +216,13 @@ SCRIPTS = {
     "amend": (one_image, judge(), [
         add("a", "a"), Do("x-blockdev-amend", job_id="j", node_name="a", options={"driver": "qcow2", "lazy_refcounts": True}), Until("j"),
         IfThere("j", "job-dismiss", id="j"), Do("blockdev-del", node_name="a")]),
+    "check": (one_image, judge(), [
+        add("a", "a"), Do("blockdev-check", job_id="j", node_name="a", repair="all"), Until("j"), IfThere("j", "job-dismiss", id="j"),
+        Do("blockdev-del", node_name="a")]),
+    "quorum": (and_target, judge("target"), [
+        add("a", "a"), add("target", "target"), Do("blockdev-add", driver="file", node_name="flat", filename="flat"),
+        Do("blockdev-add", driver="quorum", node_name="q", vote_threshold=1, children=["a", "target"]),
+        Do("x-blockdev-change", parent="q", node="flat"), Do("x-blockdev-change", parent="q", child="children.1")]),
     "transaction": (and_target, judge("target", made=("snap",)), [
         add("a", "a"), add("target", "target"), Do("block-dirty-bitmap-add", **BITMAP, persistent=True),
         Do("transaction", properties={"completion-mode": "grouped"}, actions=[

@@ -96,6 +96,7 @@ static const char *const commands[] = {
     "{'execute':'query-block-jobs'}",
     "{'execute':'query-named-block-nodes'}",
     "{'execute':'x-debug-query-block-graph'}",
+    "{'execute':'blockdev-check','arguments':{'job-id':%j,'node-name':%n,'repair':%r,'speed':%v," ENDS "}}",
 };
 
 static const char *const nodes[] = {"'top'", "'mid'", "'base'", "'copy'", "'raw'", "'top-file'", "'new0'", "'new1'"};
@@ -111,6 +112,7 @@ static const char *const groupings[] = {"'individual'", "'grouped'"};
 static const char *const booleans[] = {"false", "true"};
 static const char *const hardness[] = {"'safe'", "'hard'"};
 static const char *const exports[] = {"'e0'", "'e1'"};
+static const char *const repairs[] = {"'none'", "'leaks'", "'all'"};
 static const char *const sizes[] = {"262144", "327680", "524288", "131072", "1048576"};
 
 static const struct {
@@ -125,7 +127,7 @@ static const struct {
     {'v', speeds, ARRAY_SIZE(speeds)},     {'g', groupings, ARRAY_SIZE(groupings)},
     {'t', booleans, ARRAY_SIZE(booleans)}, {'h', hardness, ARRAY_SIZE(hardness)},
     {'e', exports, ARRAY_SIZE(exports)},   {'z', sizes, ARRAY_SIZE(sizes)},
-    {'a', actions, ARRAY_SIZE(actions)},
+    {'a', actions, ARRAY_SIZE(actions)},   {'r', repairs, ARRAY_SIZE(repairs)},
 };
 
 /* Appends the template; *at is the next byte of the step. */

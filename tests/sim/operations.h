@@ -103,7 +103,9 @@ bool tool_convert(struct actor *actor);
 bool tool_snapshot(struct actor *actor); /* tool_qcow2.c */
 bool tool_apply(struct actor *actor);
 bool tool_amend(struct actor *actor);
-bool tool_slots(struct actor *actor); /* tool_slots.c */
+bool tool_slots(struct actor *actor);  /* tool_slots.c */
+bool tool_commit(struct actor *actor); /* tool_img.c */
+bool tool_rebase(struct actor *actor);
 struct slots_state {
     enum { OTHER_UNKNOWN, OTHER_OPENS, OTHER_CLOSED } other; /* does the other passphrase open the image? */
     bool is_used;
