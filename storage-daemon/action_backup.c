@@ -52,17 +52,22 @@ static bool drive_prepare(struct action *action, struct error *err)
     struct node *source = daemon_find_node(action->daemon, options->device, err);
     if (!source)
         return false;
+    /* What the copy does not have is in what it stands on: the source, or what that stands on. */
+    struct node *below = options->sync == MIRROR_SYNC_MODE_NONE  ? source
+                         : options->sync == MIRROR_SYNC_MODE_TOP ? node_backing(source)
+                                                                 : NULL;
     const struct new_image image = {
         .filename = options->target,
         .format = options->format,
-        .like = source,
+        .like = below ? below : source,
+        .size = source->size,
         .exists = options->mode == NEW_IMAGE_MODE_EXISTING,
-        .is_overlay = options->sync == MIRROR_SYNC_MODE_NONE,
+        .is_overlay = below != NULL,
     };
     state->target = new_image_open(&image, err);
     if (!state->target)
         return false;
-    if (image.is_overlay && !node_set_backing(state->target, source, err))
+    if (below && !node_set_backing(state->target, below, err))
         return false;
     /* Both types begin with the members of BackupCommon, and `target` follows. */
     struct blockdev_backup backup;

@@ -32,7 +32,7 @@ static bool make_qcow2(const struct new_image *image, const struct block_driver 
     const struct node *like = image_of(image->like);
     auto_qcow2_create_options *options = qcow2_create_options_new();
     options->has_size = true;
-    options->size = like->size;
+    options->size = image->size ? image->size : like->size;
     if (image->is_overlay) {
         options->backing_file = xstrdup(like->filename);
         options->backing_fmt = xstrdup(like->driver->name);
@@ -46,7 +46,7 @@ static bool make_raw(const struct new_image *image, const struct block_driver *d
         return fail(err, ENOTSUP, "Format 'raw' has no backing files");
     auto_raw_create_options *options = raw_create_options_new();
     options->has_size = true;
-    options->size = image->like->size;
+    options->size = image->size ? image->size : image->like->size;
     return image_create(image->like->graph, image->filename, driver, options, err);
 }
 

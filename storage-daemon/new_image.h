@@ -4,6 +4,7 @@
 #define STORAGE_DAEMON_NEW_IMAGE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include "base/error.h"
 
 struct node;
@@ -13,6 +14,7 @@ struct new_image {
     const char *format;    /* NULL: that of `like`; qcow2 for an overlay */
     const char *node_name; /* NULL: one is made up */
     struct node *like;     /* size, cache and discard behaviour are its own */
+    uint64_t size; /* bytes; 0: as large as that one */
     bool exists;           /* it is opened, not made */
     bool is_overlay;       /* of `like`, which its image names as the backing file */
 };

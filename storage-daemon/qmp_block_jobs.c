@@ -71,6 +71,7 @@ bool qmp_drive_mirror(struct qmp_context *context, struct drive_mirror *arg, str
         .format = arg->format,
         .node_name = arg->node_name,
         .like = arg->sync == MIRROR_SYNC_MODE_NONE || !backing ? source : backing,
+        .size = source->size,
         .exists = arg->mode == NEW_IMAGE_MODE_EXISTING,
         .is_overlay = backing || arg->sync == MIRROR_SYNC_MODE_NONE,
     };

@@ -141,14 +141,16 @@ int cbw_copy(struct edge *edge, uint64_t offset, uint64_t length, bool *read_fai
     return result;
 }
 
-int cbw_skip_unallocated(struct edge *edge, uint64_t offset, uint64_t length, uint64_t *done)
+int cbw_skip_unallocated(struct edge *edge, uint64_t offset, uint64_t length, uint64_t *done, uint64_t *skipped)
 {
     struct node *node = request_enter(edge);
     struct cbw *cbw = cbw_of(node);
     struct block_status status;
     int result = block_status(node->file, offset, length, BLOCK_STATUS_TOP_ONLY, &status);
+    uint64_t before = dirty_bitmap_count(cbw->todo);
     if (!result && !status.allocated)
-        not_to_do(cbw, offset, status.length); /* whole clusters only */
+        dirty_bitmap_reset(cbw->todo, offset, status.length); /* whole clusters only */
+    *skipped = before - dirty_bitmap_count(cbw->todo);
     *done = result ? length : status.length;
     request_leave(node);
     return result;

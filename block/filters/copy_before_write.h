@@ -37,8 +37,8 @@ void cbw_set_progress(struct node *node, void (*progress)(void *user, uint64_t b
 /* Copies what of the span is still to be copied. 0 or -errno, with the side that failed. YIELDS. */
 int cbw_copy(struct edge *edge, uint64_t offset, uint64_t length, bool *read_failed);
 /* Leaves out of the copy what the span's first status says is not allocated in the topmost image of the disk; *done is
- * how far that goes. YIELDS. */
-int cbw_skip_unallocated(struct edge *edge, uint64_t offset, uint64_t length, uint64_t *done);
+ * how far that goes, *skipped how much it was. YIELDS. */
+int cbw_skip_unallocated(struct edge *edge, uint64_t offset, uint64_t length, uint64_t *done, uint64_t *skipped);
 
 /* The old state, for snapshot-access. `node` has been entered. YIELD. */
 int cbw_snapshot_read(struct node *node, uint64_t offset, uint64_t length, struct buffers to);

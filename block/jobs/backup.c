@@ -60,10 +60,11 @@ static int leave_out_unallocated(struct job *job)
     struct backup *backup = job->state;
     uint64_t offset = 0, size = backup->source->size;
     while (offset < size) {
-        uint64_t done;
+        uint64_t done, skipped;
         if (!job_pause_point(job))
             return -ECANCELED;
-        int result = cbw_skip_unallocated(backup->edge, offset, size - offset, &done);
+        int result = cbw_skip_unallocated(backup->edge, offset, size - offset, &done, &skipped);
+        job->total -= skipped;
         if (result < 0 && job_io_error(job, backup->on_source_error, true, result) == BLOCK_ERROR_ACTION_REPORT)
             return result;
         if (result >= 0)
