@@ -15,7 +15,7 @@ OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 BEYOND = {(name, "is ours alone") for name in ("getfd", "closefd", "add-fd", "remove-fd", "query-fdsets", "qom-list-get")}
 BEYOND |= {(f"nbd-server-{verb}", "member 'id' is ours alone") for verb in ("start", "stop")}
 BEYOND |= {("block-export-add/nbd", "member 'server' is ours alone")}
-NEWER = {"header", "detached-header", "reconnect-ms", "confined", "discard-no-unref", "active", "handshake-max-seconds", "file", "max-connections",
+NEWER = {"header", "detached-header", "reconnect-ms", "confined", "discard-no-unref", "active", "allow-inactive", "handshake-max-seconds", "file", "max-connections",
          "min-cluster-size", "on-cbw-error", "discard-source", "target-is-zero", "backing-mask-protocol"}
 BEYOND |= {(name, "is ours alone") for name in ("block-job-change", "blockdev-set-active", "block-latency-histogram-set")}
 BEYOND |= {("blockdev-check", "is ours alone"), ("BLOCK_JOB_COMPLETED.type", "value 'check' is ours alone"),
