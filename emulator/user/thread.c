@@ -25,16 +25,62 @@ enum {
     SET_GS = 0x1001 /* arch_prctl */
 };
 
+/* One that has ended leaves its CPU and the stack of its handlers. */
+static struct user_thread *take_idle(struct user_process *process)
+{
+    pthread_mutex_lock(&process->lock);
+    struct user_thread *t = process->idle;
+    if (t) {
+        process->idle = t->next;
+        process->idle_count--;
+    }
+    pthread_mutex_unlock(&process->lock);
+    if (!t)
+        return NULL;
+    struct cpu_riscv *cpu = t->cpu;
+    void *host_stack = t->host_stack;
+    *t = (struct user_thread){.cpu = cpu, .host_stack = host_stack};
+    cpu->tc.reserved_address = ~0ull;
+    atomic_store(&cpu->cpu.attention, 0);
+    return t;
+}
+
+static bool leave_idle(struct user_thread *t)
+{
+    enum { MOST = 16 };
+    struct user_process *process = t->process;
+    pthread_mutex_lock(&process->lock);
+    bool room = process->idle_count < MOST;
+    if (room) {
+        t->next = process->idle;
+        process->idle = t;
+        process->idle_count++;
+    }
+    pthread_mutex_unlock(&process->lock);
+    return room;
+}
+
+static void release(struct user_thread *t)
+{
+    if (t->host_stack)
+        munmap(t->host_stack, HANDLER_STACK);
+    riscv_user_free(t->cpu);
+    free(t);
+}
+
 struct user_thread *user_thread_new(struct user_process *process, struct error *err)
 {
-    struct user_thread *t = new (struct user_thread);
-    t->process = process;
-    t->actions = process->actions;
-    t->cpu = riscv_user_new(process->code, process->space.pages, process->clock, err);
+    struct user_thread *t = take_idle(process);
+    if (!t) {
+        t = new (struct user_thread);
+        t->cpu = riscv_user_new(process->code, process->space.pages, process->clock, err);
+    }
     if (!t->cpu) {
         free(t);
         return NULL;
     }
+    t->process = process;
+    t->actions = process->actions;
     pthread_mutex_lock(&process->lock);
     t->next = process->threads;
     process->threads = t;
@@ -59,11 +105,13 @@ static unsigned forget(struct user_thread *t)
 
 bool user_thread_begin(struct user_thread *t)
 {
-    void *memory = mmap(NULL, HANDLER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    stack_t stack = {.ss_sp = memory, .ss_size = HANDLER_STACK};
-    if (memory == MAP_FAILED)
-        return false;
-    t->host_stack = memory;
+    if (!t->host_stack) {
+        void *memory = mmap(NULL, HANDLER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            return false;
+        t->host_stack = memory;
+    }
+    stack_t stack = {.ss_sp = t->host_stack, .ss_size = HANDLER_STACK};
     t->tid = gettid();
     user_current = t;
     return !sigaltstack(&stack, NULL) && !syscall(SYS_arch_prctl, SET_GS, t->process->space.base);
@@ -134,9 +182,8 @@ _Noreturn void user_thread_exit(struct user_thread *t, int status)
     bool is_first = t->is_first;
     stack_t none = {.ss_flags = SS_DISABLE};
     sigaltstack(&none, NULL);
-    munmap(t->host_stack, HANDLER_STACK);
-    riscv_user_free(t->cpu);
-    free(t);
+    if (!leave_idle(t))
+        release(t);
     while (is_first) /* the process goes on without its first thread */
         syscall(SYS_exit, status);
     pthread_exit(NULL);
@@ -214,8 +261,7 @@ static int64_t new_thread(struct user_thread *t, uint64_t flags, uint64_t stack,
     user_signals_use_mask(t);
     if (tid < 0) {
         forget(child);
-        riscv_user_free(child->cpu);
-        free(child);
+        release(child);
     }
     return tid;
 }
@@ -231,6 +277,8 @@ static void become_only_thread(struct user_thread *t)
     machine_code_forked(process->code, &t->cpu->tc);
     process->threads = t; /* the memory of the others is lost, as everything of theirs is */
     process->thread_count = 1;
+    process->idle = NULL;
+    process->idle_count = 0;
     t->next = NULL;
     t->is_first = true;
     t->pending = 0;

@@ -59,6 +59,8 @@ struct user_process {
     pthread_mutex_t lock; /* for what follows */
     struct user_thread *threads;
     unsigned thread_count;
+    struct user_thread *idle; /* of threads that have ended: their memory is warm, and the next thread takes it */
+    unsigned idle_count;
 };
 
 #ifndef SS_AUTODISARM
