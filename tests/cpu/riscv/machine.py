@@ -33,10 +33,16 @@ def harts(source):
     return found[1] if found else "1"
 
 
-def run(program, image, smp, translate=""):
+def oracle_options(source):
+    with open(source, encoding="utf-8") as text:
+        found = re.search(r"^# oracle: (.+)", text.read(), re.M)
+    return found[1].split() if found else []
+
+
+def run(program, image, smp, translate="", options=()):
     """-> 0, the number of the step that failed (+ 128: by a trap nobody expected), or 'hangs'"""
     command = [program, "-M", "virt", "-smp", smp, "-m", "256", "-bios", "none", "-kernel", image, "-display", "none", "-serial", "none",
-               "-monitor", "none"]
+               "-monitor", "none", *options]
     try:
         return subprocess.run(command, env=dict(os.environ, SPINDLE_TRANSLATE=translate), timeout=patience(30)).returncode
     except subprocess.TimeoutExpired:
@@ -53,7 +59,7 @@ def main():
                    "host code": run(MACHINE, "test.elf", harts(source))}
         if ORACLE:
             build(source, "oracle.elf", "-Wa,--defsym,ORACLE=1")
-            results["QEMU"] = run(ORACLE, "oracle.elf", harts(source))
+            results["QEMU"] = run(ORACLE, "oracle.elf", harts(source), options=oracle_options(source))
         bad = {who: result for who, result in results.items() if result}
         print(f"{name}: {'ok' if not bad else bad}", flush=True)
         wrong += bool(bad)
