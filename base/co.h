@@ -62,6 +62,11 @@ int co_sleep_ns(uint64_t duration_ns); /* YIELDS. 0 or -ECANCELED */
  * meanwhile. YIELDS. */
 void co_offload(void (*fn)(void *arg), void *arg);
 
+/* Runs fn(arg) in a coroutine on another loop of this process, and waits until it has returned; on the caller's own loop
+ * that is a plain call. Cancelling the caller cancels fn there. Whoever calls sees to it that the other loop runs until
+ * then. The caller's memory may be used by fn, as long as no one else uses it meanwhile. YIELDS. */
+void co_call_on(struct loop *loop, void (*fn)(void *arg), void *arg);
+
 /* Mutex: fair, first come first served. Not recursive. Lock order is documented where mutexes are declared. */
 struct co_mutex {
     struct co *owner;

@@ -261,7 +261,7 @@ static int64_t wait_time(struct loop *loop)
     return deadline <= now ? 0 : (int64_t)MIN(deadline - now, (uint64_t)INT64_MAX);
 }
 
-static void poll_kernel(struct loop *loop, int64_t timeout_ns)
+static void wait_in_kernel(struct loop *loop, int64_t timeout_ns)
 {
     if (timeout_ns) {
         atomic_store(&loop->sleeping, true);
@@ -270,6 +270,23 @@ static void poll_kernel(struct loop *loop, int64_t timeout_ns)
     }
     loop->ops->poll(loop, timeout_ns);
     atomic_store_explicit(&loop->sleeping, false, memory_order_relaxed);
+}
+
+/* For loops that poll: first they look. */
+static void look_and_wait(struct loop *loop, int64_t timeout_ns)
+{
+    uint64_t start_ns = loop_now_ns(loop);
+    if (!loop_look_for_news(loop, timeout_ns))
+        wait_in_kernel(loop, timeout_ns);
+    loop_learn_from_wait(loop, loop_now_ns(loop) - start_ns);
+}
+
+static void poll_kernel(struct loop *loop, int64_t timeout_ns)
+{
+    if (likely(!loop->polling.max_ns || !timeout_ns))
+        wait_in_kernel(loop, timeout_ns);
+    else
+        look_and_wait(loop, timeout_ns);
 }
 
 enum run_until { UNTIL_STOPPED, UNTIL_IDLE, UNTIL_DONE };

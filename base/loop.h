@@ -61,6 +61,16 @@ uint64_t loop_wall_ns(const struct loop *loop);
 enum { LOOP_BOOT_ID_SIZE = 16 };
 const uint8_t *loop_boot_id(const struct loop *loop);
 
+/* How long the loop looks for news by itself before it sleeps, which spares whoever has some the waking of a thread.
+ * Adaptive: the time grows after waits that a longer look would have caught, up to max_ns, and shrinks after long ones.
+ * max_ns 0 (as it is without this call): the loop sleeps at once, but for what a back end does by itself. On the loop's
+ * own thread. */
+struct loop_polling {
+    uint64_t max_ns;
+    unsigned grow, shrink; /* factor and divisor; 0: doubles, and back to nothing */
+};
+void loop_set_polling(struct loop *loop, const struct loop_polling *polling);
+
 /* The worker pool for slow pure work and blocking calls, made on first use, its size limited to the machine's
  * processors (at least 4). In simulation work runs at a simulated delay on the loop's own thread. */
 struct pool *loop_pool(struct loop *loop);

@@ -32,6 +32,8 @@ struct loop_ops {
     /* Hands queued work to the kernel and waits at most timeout_ns for something to happen (-1: for ever, 0: only
      * looks). Wakes coroutines whose I/O is complete and calls watches. */
     void (*poll)(struct loop *loop, int64_t timeout_ns);
+    /* Would poll() with a timeout of 0 find something? Without a system call; NULL: that cannot be said. */
+    bool (*has_news)(struct loop *loop);
     void (*watch_add)(struct loop *loop, struct loop_watch *watch);
     void (*watch_remove)(struct loop *loop, struct loop_watch *watch);
 };
@@ -64,6 +66,9 @@ struct loop {
     atomic_bool sleeping;               /* whoever posts must write to wake_fd */
     atomic_bool stopped;
     int wake_fd; /* eventfd */
+
+    struct loop_polling polling;
+    uint64_t poll_ns; /* how long to look at present, up to polling.max_ns */
 
     struct pool *pool;
     struct aio *aio;
@@ -112,6 +117,11 @@ void loop_post_call(struct loop *loop, struct loop_call *call); /* any thread; `
 void loop_wake(struct loop *loop);                              /* any thread: ends a poll that waits */
 
 void loop_timers_run(struct loop *loop, uint64_t now_ns);
+
+/* loop_poll.c: to be called before the loop says that it sleeps. True: there is something to do. */
+bool loop_look_for_news(struct loop *loop, int64_t timeout_ns);
+void loop_learn_from_wait(struct loop *loop, uint64_t waited_ns);
+void loop_relax(void); /* in a busy loop */
 
 /* May a coroutine do something short at once that would else be submitted? Only so often a turn: one that finds all it
  * wants in the page cache would never let the others hear from the kernel. */

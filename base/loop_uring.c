@@ -266,15 +266,6 @@ static void sleep_in_kernel(struct loop *loop, struct uring *uring, int64_t time
 
 enum { SPIN_NS = 50000, SPIN_OPERATIONS = 4, SPIN_FROM = 4, SHORT_WAITS_MAX = 8, LOOKS = 16 };
 
-static void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static bool has_news(struct uring *uring)
 {
     return io_uring_cq_ready(&uring->ring) || IO_URING_READ_ONCE(*uring->ring.sq.kflags) & IORING_SQ_TASKRUN;
@@ -286,7 +277,7 @@ static bool spin(struct loop *loop, struct uring *uring, uint64_t until_ns)
         for (int i = 0; i < LOOKS; i++) {
             if (has_news(uring))
                 return true;
-            cpu_relax();
+            loop_relax();
         }
         sched_yield();
     } while (loop_now_ns(loop) < until_ns);
@@ -326,7 +317,8 @@ static void submit_and_wait(struct loop *loop, struct uring *uring, int64_t time
     bool has_work = io_uring_sq_ready(&uring->ring);
     if (io_uring_cq_ready(&uring->ring) && !has_work)
         return;
-    bool is_lockstep = uring->may_spin && loop->stats.operations - uring->operations_before <= SPIN_OPERATIONS;
+    bool is_lockstep = uring->may_spin && !loop->polling.max_ns &&
+                       loop->stats.operations - uring->operations_before <= SPIN_OPERATIONS;
     if (!is_lockstep || (timeout_ns >= 0 && timeout_ns < SPIN_NS)) {
         sleep_in_kernel(loop, uring, timeout_ns);
         if (has_work)
@@ -404,6 +396,11 @@ static void uring_poll(struct loop *loop, int64_t timeout_ns)
     run_watches(loop);
 }
 
+static bool uring_has_news(struct loop *loop)
+{
+    return has_news(uring_of(loop));
+}
+
 /* --- operations --- */
 
 static int await(struct loop *loop, struct io_uring_sqe *sqe, bool cancellable)
@@ -449,6 +446,7 @@ const struct loop_ops loop_uring_ops = {
     .init = uring_init,
     .fini = uring_fini,
     .poll = uring_poll,
+    .has_news = uring_has_news,
     .watch_add = uring_watch_add,
     .watch_remove = uring_watch_remove,
 };

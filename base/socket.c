@@ -283,6 +283,15 @@ static void socket_close(struct stream *stream)
     free(socket);
 }
 
+static void socket_move(struct stream *stream, struct loop *loop)
+{
+    struct socket_stream *socket = socket_of(stream);
+    (void)loop;
+    assert(!socket->receiver && !socket->sender);
+    loop_unwatch(&socket->watch);
+    socket->is_readable = socket->is_writable = false;
+}
+
 static const struct stream_ops socket_stream_ops = {
     .recv = socket_recv,
     .sendv = socket_sendv,
@@ -290,6 +299,7 @@ static const struct stream_ops socket_stream_ops = {
     .send_fds = socket_send_fds,
     .shutdown = socket_shutdown,
     .close = socket_close,
+    .move = socket_move,
 };
 
 struct stream *stream_from_fd(struct loop *loop, int fd)

@@ -69,6 +69,15 @@ void stream_shutdown(struct stream *stream)
     stream->ops->shutdown(stream);
 }
 
+void stream_move(struct stream *stream, struct loop *loop)
+{
+    if (stream->loop == loop)
+        return;
+    if (stream->ops->move)
+        stream->ops->move(stream, loop);
+    stream->loop = loop;
+}
+
 void stream_close(struct stream *stream)
 {
     if (stream)

@@ -26,6 +26,7 @@ struct stream_ops {
                     int n_fds);              /* may be NULL */
     void (*shutdown)(struct stream *stream); /* wakes both sides' waiters; later calls fail */
     void (*close)(struct stream *stream);
+    void (*move)(struct stream *stream, struct loop *loop); /* may be NULL: nothing to do */
 };
 struct stream {
     const struct stream_ops *ops;
@@ -41,6 +42,9 @@ int stream_sendv(struct stream *stream, struct iovec *iov, int count);
 ssize_t stream_recv_fds(struct stream *stream, void *buffer, size_t size, int *fds, int max_fds, int *n_fds);
 int stream_send_fds(struct stream *stream, const void *buffer, size_t size, const int *fds, int n_fds);
 void stream_shutdown(struct stream *stream);
+/* From now on the stream belongs to another loop and its thread. Called on the thread that it has belonged to, while
+ * nobody receives or sends. */
+void stream_move(struct stream *stream, struct loop *loop);
 void stream_close(struct stream *stream);
 
 /* Sockets. Addresses are plain data here; the schema's SocketAddress is turned into one by its users. */

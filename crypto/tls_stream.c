@@ -202,6 +202,11 @@ static void tls_shutdown(struct stream *stream)
     stream_shutdown(tls_of(stream)->under);
 }
 
+static void tls_move(struct stream *stream, struct loop *loop)
+{
+    stream_move(tls_of(stream)->under, loop);
+}
+
 static void tls_close(struct stream *stream)
 {
     struct tls_stream *tls = tls_of(stream);
@@ -221,6 +226,7 @@ static const struct stream_ops tls_stream_ops = {
     .sendv = tls_sendv,
     .shutdown = tls_shutdown,
     .close = tls_close,
+    .move = tls_move,
 };
 
 void tls_goodbye(struct stream *stream)
