@@ -12,6 +12,7 @@
 struct export_set {
     struct graph *graph;
     const struct export_type *types;
+    struct export_iothreads iothreads;
     void (*deleted)(void *user, const char *id);
     void *user;
     struct list exports;
@@ -28,6 +29,11 @@ struct export_set *export_set_new(struct graph *graph, const struct export_type 
     co_group_init(&set->closers);
     co_queue_init(&set->gone);
     return set;
+}
+
+void export_set_offer_iothreads(struct export_set *set, const struct export_iothreads *iothreads)
+{
+    set->iothreads = *iothreads;
 }
 
 void export_set_free(struct export_set *set)
@@ -67,6 +73,8 @@ static void export_free(struct block_export *export)
 {
     if (export->edge)
         edge_detach(export->edge);
+    if (export->iothread)
+        export->set->iothreads.release(export->iothread);
     free(export->state);
     free(export->id);
     free(export);
@@ -85,6 +93,15 @@ static bool attach(struct block_export *export, struct node *node, struct error 
     export->edge->active_perm = perm;
     export->edge->active_shared = BLOCK_PERM_ALL;
     return true;
+}
+
+static bool find_loop(struct block_export *export, const char *iothread, const struct node *node, struct error *err)
+{
+    const struct export_iothreads *iothreads = &export->set->iothreads;
+    export->loop = graph_loop(export->set->graph);
+    if (iothreads->hold)
+        return iothreads->hold(iothreads->user, iothread, node, &export->loop, &export->iothread, err);
+    return !iothread || fail(err, ENOTSUP, "iothread '%s': this program has no iothreads", iothread);
 }
 
 /* The second half of closing, after `shutting_down` was set, which nobody sets twice. */
@@ -138,7 +155,7 @@ struct block_export *export_add(struct export_set *set, const struct block_expor
     list_init(&export->link);
     /* Attaching yields: somebody else may have taken the id meanwhile. Opening may yield too; who wants to close the
      * export then is put off until it is open. */
-    bool good = attach(export, node, err);
+    bool good = find_loop(export, options->iothread, node, err) && attach(export, node, err);
     if (good && export_find(set, options->id))
         good = fail(err, EEXIST, "Block export id '%s' is already in use", options->id);
     if (good)
@@ -166,8 +183,17 @@ static void wait_gone(struct export_set *set, const char *id)
         co_queue_wait_uncancellable(&set->gone);
 }
 
+/* It may be gone afterwards. YIELDS */
+static void look(struct export_set *set, const char *id)
+{
+    struct block_export *export = export_find(set, id);
+    if (export && export->driver->look && !export->opening && !export->shutting_down)
+        export->driver->look(export);
+}
+
 bool export_remove(struct export_set *set, const char *id, bool hard, struct error *err)
 {
+    look(set, id);
     struct block_export *export = export_find(set, id);
     if (!export)
         return fail(err, ENOENT, "Export '%s' is not found", id);

@@ -20,6 +20,10 @@ struct block_export {
     struct export_set *set;
     void *server; /* what the program gave for this type */
     char *id;
+    /* Where its clients are served. The node has a loop of its own, its home: what touches the graph happens there
+     * (co_call_on()). Without an iothread the two are the same. */
+    struct loop *loop;
+    void *iothread;    /* held; NULL: none */
     struct edge *edge; /* read, and write when writable; shares everything */
     bool writable;
     bool allow_inactive; /* its node may be, or become, inactive */
@@ -38,9 +42,10 @@ struct export_driver {
         can_be_inactive; /* serves a node that is inactive, or becomes so: requests fail, nothing else is asked of it */
     /* May yield. A failed one leaves nothing behind. */
     bool (*open)(struct block_export *export, const struct block_export_options *options, struct error *err);
-    void (*close)(struct block_export *export);        /* YIELDS; see above */
+    void (*close)(struct block_export *export);             /* YIELDS; see above */
     uint32_t (*clients)(const struct block_export *export); /* how many; NULL: one, when it is in use */
-    bool (*in_use)(const struct block_export *export); /* a client is connected; NULL = never */
+    bool (*in_use)(const struct block_export *export);      /* a client is connected; NULL = never */
+    void (*look)(struct block_export *export);              /* brings in_use up to date; may be NULL. YIELDS */
 };
 
 struct export_type {
@@ -53,6 +58,16 @@ struct export_type {
 struct export_set *export_set_new(struct graph *graph, const struct export_type *types,
                                   void (*deleted)(void *user, const char *id), void *user);
 void export_set_free(struct export_set *set); /* must be empty */
+
+/* Where exports find the iothreads that their options name, or (`id` NULL) that were ordered for their node. *loop
+ * stays what it is when there is none. Without this, there are none. */
+struct export_iothreads {
+    bool (*hold)(void *user, const char *id, const struct node *node, struct loop **loop, void **iothread,
+                 struct error *err);
+    void (*release)(void *iothread);
+    void *user;
+};
+void export_set_offer_iothreads(struct export_set *set, const struct export_iothreads *iothreads);
 
 /* All YIELD, except find and next. */
 struct block_export *export_add(struct export_set *set, const struct block_export_options *options, struct error *err);

@@ -297,7 +297,12 @@ static uint32_t strictest_alignment(const struct node *node)
     return alignment;
 }
 
+uint32_t block_buffer_alignment(const struct edge *edge)
+{
+    return MAX(strictest_alignment(edge->child), 64u);
+}
+
 void *block_alloc_buffer(struct edge *edge, size_t size)
 {
-    return try_aligned_alloc(MAX(strictest_alignment(edge->child), 64u), size ? size : 1);
+    return try_aligned_alloc(block_buffer_alignment(edge), size ? size : 1);
 }

@@ -58,6 +58,8 @@ int block_copy(struct edge *from, uint64_t from_offset, struct edge *to, uint64_
 int block_copy_sides(struct edge *from, uint64_t from_offset, struct edge *to, uint64_t to_offset, uint64_t length,
                      uint32_t flags, bool *read_failed);
 
+/* What direct I/O on the edge's child wants of buffers, in bytes, a power of two. */
+uint32_t block_buffer_alignment(const struct edge *edge);
 /* Aligned buffer good for direct I/O on the edge's child; NULL when out of memory; free() it. */
 void *block_alloc_buffer(struct edge *edge, size_t size);
 

@@ -5,6 +5,9 @@
  * and calls the handlers, and they wait as they need to. So as many requests are in flight as clients have, up to
  * MAX_IN_FLIGHT.
  *
+ * With an iothread, messages are read and answers written there, the handlers run where the node is; libfuse's answer
+ * is kept with its message until that comes back (keep_answer()). So a request costs one trip to the other loop.
+ *
  * One descriptor, not several clones of it (FUSE_DEV_IOC_CLONE): clones let several threads wait and answer without
  * getting into each other's way, and a node has one thread.
  *
@@ -99,10 +102,62 @@ static void complete(struct served_file *file, struct iovec *iov, int count)
         ((struct fuse_open_out *)iov[1].iov_base)->open_flags |= OPEN_PARALLEL_DIRECT_WRITES;
 }
 
+static struct message *find_handled(const struct served_file *file, uint64_t unique)
+{
+    struct message *message;
+    list_for_each (message, &file->handled, link)
+        if (((const struct fuse_in_header *)message->start)->unique == unique)
+            return message;
+    return NULL;
+}
+
+static bool lies_in(const struct message *message, const struct iovec *piece)
+{
+    const uint8_t *start = piece->iov_base;
+    return start >= message->area && start + piece->iov_len <= message->area + AREA;
+}
+
+/* Data lies in the message already, the rest is short and goes to `small`. false: this one does not. */
+static bool keep_answer(struct message *message, const struct iovec *iov, int count)
+{
+    size_t used = 0;
+    if (!message || count > ANSWER_PIECES)
+        return false;
+    for (int i = 0; i < count; i++) {
+        message->answer[i] = iov[i];
+        if (lies_in(message, &iov[i]))
+            continue;
+        if (iov[i].iov_len > ANSWER_SMALL - used)
+            return false;
+        message->answer[i].iov_base = memcpy(message->small + used, iov[i].iov_base, iov[i].iov_len);
+        used += iov[i].iov_len;
+    }
+    message->answer_count = count;
+    return true;
+}
+
 static ssize_t answer(int fd, struct iovec *iov, int count, void *user)
 {
-    complete(user, iov, count);
-    return writev(fd, iov, count);
+    struct served_file *file = user;
+    const struct fuse_out_header *head = iov[0].iov_base;
+    complete(file, iov, count);
+    if (likely(file->front == file->loop) || !keep_answer(find_handled(file, head->unique), iov, count))
+        return writev(fd, iov, count);
+    return head->len;
+}
+
+/* On `front`. Whoever asked for an open may not wait any more, and will not release it. */
+static void write_answer(struct message *message)
+{
+    const struct fuse_in_header *question = (const void *)message->start;
+    const struct fuse_out_header *head = message->answer[0].iov_base;
+    int count = message->answer_count;
+    message->answer_count = 0;
+    if (!count)
+        return;
+    bool opens = question->opcode == FUSE_OPEN && !head->error;
+    if (writev(message->file->fd, message->answer, count) < 0 && opens)
+        message->file->opened--;
 }
 
 static ssize_t receive(int fd, void *buffer, size_t size, void *user)
@@ -129,7 +184,8 @@ static void note_init(struct served_file *file, const struct message *message)
     file->completion = COMPLETE_INIT;
 }
 
-static void run_message(void *arg)
+/* At the node's loop. */
+static void handle(void *arg)
 {
     struct message *message = arg;
     struct served_file *file = message->file;
@@ -137,9 +193,26 @@ static void run_message(void *arg)
     if (head->opcode == FUSE_INIT)
         note_init(file, message);
     file->current = message;
+    bool is_away = file->front != file->loop;
+    if (is_away)
+        list_append(&file->handled, &message->link);
     fuse_session_process_buf(file->session, &(struct fuse_buf){.mem = message->start, .size = message->length});
+    if (is_away)
+        list_remove(&message->link);
     if (file->completion == COMPLETE_INIT)
         file->completion = AS_IT_IS;
+}
+
+static void run_message(void *arg)
+{
+    struct message *message = arg;
+    struct served_file *file = message->file;
+    if (likely(file->front == file->loop)) {
+        handle(message);
+    } else {
+        co_call_on(file->loop, handle, message);
+        write_answer(message);
+    }
     message_give_back(message);
     look_again(file);
 }
@@ -151,12 +224,21 @@ static void stop_watching(struct served_file *file)
     file->watching = false;
 }
 
+/* At the node's loop, before the export can be closed: closing it waits for an answer of ours, which comes behind. */
+static void close_soon(void *export)
+{
+    export_close_soon(export);
+}
+
 /* It was unmounted, or the connection was ended through /sys/fs/fuse. Nobody can reach the file any more. */
 static void channel_ended(struct served_file *file)
 {
     stop_watching(file);
     file->gone = true;
-    export_close_soon(file->export);
+    if (file->front == file->loop)
+        export_close_soon(file->export);
+    else
+        loop_post(file->loop, close_soon, file->export);
 }
 
 /* Counted as soon as it is seen: the message is there before close() returns, its coroutine runs later. */
@@ -179,7 +261,7 @@ static bool receive_one(struct served_file *file)
     if (got >= (ssize_t)sizeof(struct fuse_in_header)) {
         message->length = (size_t)got;
         count_release(file, message);
-        co_spawn(file->loop, &file->requests, run_message, message);
+        co_spawn(file->front, &file->requests, run_message, message);
         return true;
     }
     int code = errno;
@@ -205,13 +287,19 @@ static void look_again(struct served_file *file)
     if (file->watching || file->gone || file->fd < 0)
         return;
     file->watching = true;
-    loop_watch(file->loop, &file->watch, file->fd, EPOLLIN, on_readable, file);
+    loop_watch(file->front, &file->watch, file->fd, EPOLLIN, on_readable, file);
+}
+
+static void look_now(void *arg)
+{
+    struct served_file *file = arg;
+    if (file->watching)
+        on_readable(file, EPOLLIN);
 }
 
 void channel_look(struct served_file *file)
 {
-    if (file->watching)
-        on_readable(file, EPOLLIN);
+    co_call_on(file->front, look_now, file);
 }
 
 /* Life ----------------------------------------------------------------------------------------------------------- */
@@ -233,6 +321,11 @@ static const struct fuse_lowlevel_ops handlers = {
 
 static const struct fuse_custom_io transport = {.writev = answer, .read = receive};
 
+static void begin(void *arg)
+{
+    look_again(arg);
+}
+
 bool channel_open(struct served_file *file, int fd, struct error *err)
 {
     char name[] = "spindle", *argv[] = {name, NULL};
@@ -246,17 +339,23 @@ bool channel_open(struct served_file *file, int fd, struct error *err)
     file->fd = fd;
     if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
         return fail_errno(err, errno, "/dev/fuse does not work without waiting");
-    look_again(file);
+    co_call_on(file->front, begin, file);
     return true;
+}
+
+static void end(void *arg)
+{
+    struct served_file *file = arg;
+    stop_watching(file);
+    file->gone = true;
+    co_group_wait(&file->requests);
 }
 
 void channel_close(struct served_file *file)
 {
     if (!file->session)
         return;
-    stop_watching(file);
-    file->gone = true;
-    co_group_wait(&file->requests);
+    co_call_on(file->front, end, file);
     fuse_session_destroy(TAKE(file->session)); /* closes the descriptor */
     file->fd = -1;
     forget_messages(file);

@@ -62,6 +62,7 @@ static bool open_export(struct block_export *export, const struct block_export_o
     *file = (struct served_file){.export = export,
                                  .edge = export->edge,
                                  .loop = export->edge->child->loop,
+                                 .front = export->loop,
                                  .doorman = export->server,
                                  .growable = own->growable,
                                  .fd = -1};
@@ -71,6 +72,7 @@ static bool open_export(struct block_export *export, const struct block_export_o
     co_mutex_init(&file->size_lock);
     co_rwlock_init(&file->content_lock);
     list_init(&file->free_messages);
+    list_init(&file->handled);
     set_attributes(file);
     if ((own->growable && !want_resizing(export, err)) || !start(file, own, err)) {
         stop(file);
@@ -84,11 +86,17 @@ static void close_export(struct block_export *export)
     stop(export->state);
 }
 
-static bool in_use(const struct block_export *export)
+/* Who has just closed it must not be told that it is in use. */
+static void look(struct block_export *export)
 {
     struct served_file *file = export->state;
-    if (file->opened) /* who has just closed it must not be told that it is in use */
+    if (file->opened)
         channel_look(file);
+}
+
+static bool in_use(const struct block_export *export)
+{
+    const struct served_file *file = export->state;
     return file->opened > 0;
 }
 
@@ -105,4 +113,5 @@ const struct export_driver fuse_export_driver = {
     .close = close_export,
     .in_use = in_use,
     .clients = clients,
+    .look = look,
 };

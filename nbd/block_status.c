@@ -95,7 +95,7 @@ static const question questions[] = {
     [NBD_CONTEXT_DIRTY] = ask_dirty,
 };
 
-/* At least one extent, or -errno. */
+/* At least one extent, or -errno. At home. */
 static int find_extents(struct nbd_request *request, const struct nbd_context *context, struct extents *extents)
 {
     uint64_t done = 0;
@@ -113,32 +113,59 @@ static int find_extents(struct nbd_request *request, const struct nbd_context *c
     return 0;
 }
 
+struct status_call {
+    struct nbd_request *request;
+    const struct nbd_selection *chosen;
+    uint8_t *room; /* `size` bytes for the extents of each context */
+    size_t size;
+    uint32_t limit, *counts;
+    int error;
+};
+
+static void find_at_home(void *arg)
+{
+    struct status_call *call = arg;
+    const struct nbd_connection *connection = call->request->connection;
+    call->error = nbd_check_span(call->request);
+    for (size_t i = 0; i < call->chosen->count && !call->error; i++) {
+        const struct nbd_context *context = &connection->export->contexts.items[call->chosen->items[i]];
+        struct extents extents = {
+            .wire = call->room + i * call->size, .wide = connection->extended, .limit = call->limit};
+        call->error = find_extents(call->request, context, &extents);
+        call->counts[i] = extents.count;
+    }
+}
+
+static void reply(struct status_call *call)
+{
+    size_t count = call->chosen->count;
+    for (size_t i = 0; i < count; i++)
+        nbd_reply_status_chunk(call->request, i + 1 == count, call->chosen->items[i] + 1, call->room + i * call->size,
+                               call->counts[i]);
+    nbd_reply_send(call->request);
+}
+
 void nbd_run_block_status(struct nbd_request *request)
 {
     struct nbd_connection *connection = request->connection;
-    const struct nbd_selection *chosen = request->contexts.count ? &request->contexts : &connection->contexts;
-    uint32_t limit = MAX((uint32_t)DESCRIPTORS / (uint32_t)chosen->count, (uint32_t)DESCRIPTORS_MIN);
+    struct status_call call = {.request = request};
+    call.chosen = request->contexts.count ? &request->contexts : &connection->contexts;
+    size_t count = call.chosen->count;
+    call.limit = MAX((uint32_t)DESCRIPTORS / (uint32_t)count, (uint32_t)DESCRIPTORS_MIN);
     if (request->flags & NBD_CMD_FLAG_REQ_ONE)
-        limit = 1;
-    size_t size = (size_t)limit * (connection->extended ? NBD_EXTENDED_DESCRIPTOR : NBD_DESCRIPTOR);
-    uint8_t *room = NULL;
-    if (nbd_room_take(request, size * chosen->count))
-        room = nbd_reply_begin(request, (unsigned)chosen->count, size * chosen->count);
-    if (!room) {
+        call.limit = 1;
+    call.size = (size_t)call.limit * (connection->extended ? NBD_EXTENDED_DESCRIPTOR : NBD_DESCRIPTOR);
+    if (nbd_room_take(request, call.size * count))
+        call.room = nbd_reply_begin(request, (unsigned)count, call.size * count);
+    if (!call.room) {
         nbd_reply_error(request, -ENOMEM);
         return;
     }
-    auto_free uint32_t *counts = new_array(uint32_t, chosen->count);
-    for (size_t i = 0; i < chosen->count; i++) {
-        struct extents extents = {.wire = room + i * size, .wide = connection->extended, .limit = limit};
-        int error = find_extents(request, &connection->export->contexts.items[chosen->items[i]], &extents);
-        if (error < 0) {
-            nbd_reply_error(request, error);
-            return;
-        }
-        counts[i] = extents.count;
-    }
-    for (size_t i = 0; i < chosen->count; i++)
-        nbd_reply_status_chunk(request, i + 1 == chosen->count, chosen->items[i] + 1, room + i * size, counts[i]);
-    nbd_reply_send(request);
+    auto_free uint32_t *counts = new_array(uint32_t, count);
+    call.counts = counts;
+    nbd_at_home(request, find_at_home, &call);
+    if (call.error < 0)
+        nbd_reply_error(request, call.error);
+    else
+        reply(&call);
 }

@@ -2,6 +2,9 @@
 /*
  * What each request does, once the reader has checked it. Each runs in its own coroutine and leaves exactly one reply.
  * Nothing is sent before a request has succeeded as a whole, so a reply never has to be taken back in its middle.
+ *
+ * What touches the graph is a function of its own, since it happens on the graph's loop (nbd_at_home()), one trip a
+ * request; memory, order and replies belong to the connection's.
  */
 #include "nbd/internal.h"
 
@@ -14,24 +17,49 @@ static struct edge *edge_of(const struct nbd_request *request)
     return request->connection->export->edge;
 }
 
+struct piece {
+    uint32_t start, length;
+    bool hole;
+};
+
+/* A read at home: the whole, or as pieces. */
+struct read_call {
+    struct nbd_request *request;
+    int error;
+    int count; /* of pieces; 0: none were asked for, or it is all data */
+    struct piece *pieces;
+};
+
 static int read_part(struct nbd_request *request, uint64_t start, uint64_t length)
 {
     return block_read_buffer(edge_of(request), request->offset + start, request->data + start, length);
 }
 
+static inline int read_whole(struct nbd_request *request)
+{
+    int error = nbd_check_span(request);
+    return unlikely(error) ? error : read_part(request, 0, request->length);
+}
+
+static void read_at_home(void *arg)
+{
+    struct read_call *call = arg;
+    call->error = read_whole(call->request);
+}
+
+/* The most frequent of all, so without a detour where none is needed. */
 static void run_plain_read(struct nbd_request *request)
 {
-    int error = read_part(request, 0, request->length);
-    if (error < 0)
-        nbd_reply_error(request, error);
+    struct read_call call = {.request = request};
+    if (likely(!request->connection->is_away))
+        call.error = read_whole(request);
+    else
+        nbd_at_home(request, read_at_home, &call);
+    if (call.error < 0)
+        nbd_reply_error(request, call.error);
     else
         nbd_reply_data(request);
 }
-
-struct piece {
-    uint32_t start, length;
-    bool hole;
-};
 
 /* Splits the request into holes and data; the last piece takes what did not fit. */
 static int find_pieces(struct nbd_request *request, struct piece pieces[SPARSE_PIECES])
@@ -56,21 +84,23 @@ static int find_pieces(struct nbd_request *request, struct piece pieces[SPARSE_P
     return count;
 }
 
-static void run_sparse_read(struct nbd_request *request)
+static void sparse_read_at_home(void *arg)
 {
-    struct piece pieces[SPARSE_PIECES];
-    int count = find_pieces(request, pieces);
-    if (count < 0 || (count == 1 && !pieces[0].hole)) {
-        run_plain_read(request);
+    struct read_call *call = arg;
+    struct nbd_request *request = call->request;
+    call->error = nbd_check_span(request);
+    int count = call->error ? 0 : find_pieces(request, call->pieces);
+    if (!call->error && (count < 0 || (count == 1 && !call->pieces[0].hole))) {
+        call->error = read_part(request, 0, request->length);
         return;
     }
-    for (int i = 0; i < count; i++) {
-        int error = pieces[i].hole ? 0 : read_part(request, pieces[i].start, pieces[i].length);
-        if (error < 0) {
-            nbd_reply_error(request, error);
-            return;
-        }
-    }
+    call->count = count;
+    for (int i = 0; i < count && !call->error; i++)
+        call->error = call->pieces[i].hole ? 0 : read_part(request, call->pieces[i].start, call->pieces[i].length);
+}
+
+static void reply_pieces(struct nbd_request *request, const struct piece *pieces, int count)
+{
     if (!nbd_reply_begin(request, (unsigned)count, 0)) {
         nbd_reply_error(request, -ENOMEM);
         return;
@@ -83,6 +113,19 @@ static void run_sparse_read(struct nbd_request *request)
             nbd_reply_data_chunk(request, i == count - 1, offset, request->data + pieces[i].start, pieces[i].length);
     }
     nbd_reply_send(request);
+}
+
+static void run_sparse_read(struct nbd_request *request)
+{
+    struct piece pieces[SPARSE_PIECES];
+    struct read_call call = {.request = request, .pieces = pieces};
+    nbd_at_home(request, sparse_read_at_home, &call);
+    if (call.error < 0)
+        nbd_reply_error(request, call.error);
+    else if (!call.count)
+        nbd_reply_data(request);
+    else
+        reply_pieces(request, call.pieces, call.count);
 }
 
 /* From a disk all reads are under way together, as nothing is unsent when they start; from the page cache, which
@@ -112,7 +155,7 @@ static void run_read(struct nbd_request *request)
         run_plain_read(request);
 }
 
-/* Everything below answers with success or an error, no data. */
+/* Everything below answers with success or an error, no data, and runs at home. */
 
 static uint32_t durability(const struct nbd_request *request)
 {
@@ -161,6 +204,30 @@ static int (*const dataless[])(struct nbd_request *request) = {
     [NBD_CMD_WRITE_ZEROES] = run_write_zeroes,
 };
 
+struct dataless_call {
+    struct nbd_request *request;
+    int error;
+};
+
+static void dataless_at_home(void *arg)
+{
+    struct dataless_call *call = arg;
+    struct nbd_request *request = call->request;
+    call->error = request->type == NBD_CMD_FLUSH ? 0 : nbd_check_span(request);
+    if (likely(!call->error))
+        call->error = dataless[request->type](request);
+}
+
+static void run_dataless(struct nbd_request *request)
+{
+    struct dataless_call call = {.request = request};
+    nbd_at_home(request, dataless_at_home, &call);
+    if (call.error < 0)
+        nbd_reply_error(request, call.error);
+    else
+        nbd_reply_done(request);
+}
+
 void nbd_request_run(void *arg)
 {
     struct nbd_request *request = arg;
@@ -169,10 +236,6 @@ void nbd_request_run(void *arg)
     } else if (request->type == NBD_CMD_BLOCK_STATUS) {
         nbd_run_block_status(request);
     } else {
-        int error = dataless[request->type](request);
-        if (error < 0)
-            nbd_reply_error(request, error);
-        else
-            nbd_reply_done(request);
+        run_dataless(request);
     }
 }

@@ -43,6 +43,7 @@ static bool open_export(struct block_export *block_export, const struct block_ex
     struct nbd_export_options nbd_options = {
         .name = nbd->name ? nbd->name : options->node_name,
         .description = nbd->description,
+        .loop = block_export->loop,
         .writable = block_export->writable,
         .writethrough = block_export->writethrough,
         .allocation_depth = nbd->allocation_depth,

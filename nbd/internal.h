@@ -7,6 +7,7 @@
 #include "base/co.h"
 #include "base/list.h"
 #include "base/loop.h"
+#include "base/math.h"
 #include "base/stream.h"
 #include "base/vec.h"
 #include "block/node.h"
@@ -26,18 +27,21 @@ enum { NBD_MAX_IN_FLIGHT = 256 };
  * payloads come; buffers of requests that are done are kept for the next ones up to a limit. */
 enum { NBD_RECEIVE_SMALL = 4 << 10, NBD_RECEIVE_LARGE = 64 << 10, NBD_KEPT_BUFFER = 1 << 20, NBD_KEPT_BYTES = 4 << 20 };
 
-/* What all connections of a server hold together (room.c): data of requests beyond each connection's own, and buffers
- * that are kept for the next requests. */
+/* What all connections of a server that are served on one loop hold together (room.c): data of requests beyond each
+ * connection's own, and buffers that are kept for the next requests. */
 #define NBD_OWN_BYTES (1ull << 20)
 #define NBD_SHARED_BYTES (256ull << 20)
 #define NBD_SHARED_KEPT_BYTES (64ull << 20)
 #define NBD_STALL_NS 30000000000ull
 
 struct nbd_room {
-    uint64_t free_bytes; /* of NBD_SHARED_BYTES */
-    uint64_t kept_bytes; /* the sum of the connections' */
-    uint64_t stall_ns;   /* NBD_STALL_NS, but for tests */
-    struct list waiting; /* requests in line */
+    struct loop *loop;
+    struct list link;        /* server->rooms */
+    struct list connections; /* in transmission on this loop */
+    uint64_t free_bytes;     /* of NBD_SHARED_BYTES */
+    uint64_t kept_bytes;     /* the sum of the connections' */
+    uint64_t stall_ns;       /* NBD_STALL_NS, but for tests */
+    struct list waiting;     /* requests in line */
 };
 
 struct nbd_server {
@@ -49,7 +53,8 @@ struct nbd_server {
     struct list connections;
     struct co_group group;          /* acceptor and connections */
     struct co_semaphore free_slots; /* max_connections */
-    struct nbd_room room;
+    struct nbd_room room;           /* of the server's own loop */
+    struct list rooms;              /* of other loops that have served connections */
 };
 
 struct nbd_export {
@@ -57,6 +62,7 @@ struct nbd_export {
     struct list link;
     char *name, *description;
     struct edge *edge;
+    struct loop *loop; /* where its connections are served; what touches the edge happens on the server's */
     bool writable, writethrough, closing;
     bool served; /* a client has got beyond the handshake */
     void (*left)(void *user);
@@ -77,11 +83,14 @@ struct nbd_context {
 /* Indexes of contexts; none twice. */
 vec_of(nbd_selection, uint32_t);
 
+/* Born on the server's loop, where the handshake takes place. Transmission is on the export's loop: there the stream
+ * and everything from `loop` on is used meanwhile, while `co` waits; afterwards it comes back to end here. */
 struct nbd_connection {
     struct nbd_server *server;
     struct list link;
     struct stream *stream;
-    struct co *co;             /* the reader; cancelling it ends the connection */
+    struct co *co;             /* cancelling it ends the connection */
+    bool is_away;              /* in transmission on another loop */
     struct nbd_export *export; /* chosen in the handshake, or what the option at hand is about; counted in it */
     bool fixed_newstyle, no_zeroes, structured, has_tls;
     bool extended;                 /* extended headers: `structured` is true then as well */
@@ -89,6 +98,12 @@ struct nbd_connection {
     struct nbd_export *context_export;
     void (*left)(void *user); /* of who has attached it; NULL: it has shaken hands itself */
     void *user;
+
+    struct loop *loop;
+    struct co *reader; /* `co`, or what it waits for */
+    struct nbd_room *common;
+    struct list room_link; /* common->connections */
+    uint32_t alignment;    /* of buffers */
 
     /* Receiving: bytes [used, filled) of `buffer` are not parsed yet. */
     uint8_t *buffer;
@@ -142,19 +157,23 @@ uint16_t nbd_export_flags(const struct nbd_connection *connection, const struct 
 /* server.c: while a connection is in an export, the export stays; closing it disconnects them. */
 void nbd_enter_export(struct nbd_connection *connection, struct nbd_export *export);
 void nbd_leave_export(struct nbd_connection *connection);
-/* The client is gone, and its connection ends as soon as its requests have. */
+/* The client is gone, and its connection ends as soon as its requests have. The first is for the server's loop, the
+ * second for the connection's. */
 void nbd_disconnect(struct nbd_connection *connection);
+void nbd_hang_up(struct nbd_connection *connection);
 
 /* room.c: room for a request's data or a long reply, to be had before the memory. nbd_room_take() YIELDS; false: the
  * connection has ended. nbd_room_try() is for a buffer that is there, and does not wait. */
-void nbd_room_init(struct nbd_room *room);
+void nbd_room_init(struct nbd_room *room, struct loop *loop);
+struct nbd_room *nbd_room_of(struct nbd_server *server, struct loop *loop); /* on the server's loop */
 bool nbd_room_try(struct nbd_request *request, uint64_t bytes);
 bool nbd_room_take(struct nbd_request *request, uint64_t bytes);
 void nbd_room_give_back(struct nbd_request *request);
 /* The requests of a broken connection do not wait for room any more. */
 void nbd_room_leave_line(struct nbd_connection *connection);
 
-/* transmission.c: serves requests until the client leaves or breaks the protocol. */
+/* transmission.c: serves requests until the client leaves or breaks the protocol. On the export's loop, wherever it is
+ * called. YIELDS. */
 void nbd_transmission(struct nbd_connection *connection);
 
 /* export.c: the server of an export of this type. */
@@ -167,6 +186,23 @@ bool nbd_contexts_open(struct nbd_export *export, const struct nbd_export_option
 void nbd_contexts_close(struct nbd_export *export); /* YIELDS */
 /* block_status.c */
 void nbd_run_block_status(struct nbd_request *request);
+
+/* Does what touches the graph, on its loop. Without an iothread that is a compare. YIELDS. */
+static inline void nbd_at_home(const struct nbd_request *request, void (*fn)(void *arg), void *arg)
+{
+    if (likely(!request->connection->is_away))
+        fn(arg);
+    else
+        co_call_on(request->connection->server->loop, fn, arg);
+}
+/* To be looked at there: does the request lie within the export? 0 or -errno. */
+static inline int nbd_check_span(const struct nbd_request *request)
+{
+    const struct node *node = request->connection->export->edge->child;
+    if (likely(span_fits(request->offset, request->length, node->size)))
+        return 0;
+    return request->type == NBD_CMD_WRITE || request->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
+}
 
 /* commands.c: carries a request out and leaves its reply; one coroutine a request. */
 void nbd_request_run(void *request);

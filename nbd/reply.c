@@ -80,7 +80,7 @@ void nbd_reply_send(struct nbd_request *request)
     if (request->type == NBD_CMD_READ)
         connection->unsent += request->length;
     if (!connection->senders.running)
-        co_spawn(connection->server->loop, &connection->senders, sender_run, connection);
+        co_spawn(connection->loop, &connection->senders, sender_run, connection);
 }
 
 /* Building

@@ -47,15 +47,7 @@ static void connection_free(struct nbd_connection *connection)
         connection->left(connection->user);
     list_remove(&connection->link);
     stream_close(connection->stream);
-    struct nbd_request *request;
     vec_free(&connection->contexts);
-    list_for_each_safe (request, &connection->free_requests, link) {
-        server->room.kept_bytes -= request->data_capacity;
-        vec_free(&request->contexts);
-        free(request->data);
-        free(request);
-    }
-    free(connection->buffer);
     free(connection);
     co_semaphore_release(&server->free_slots);
 }
@@ -91,6 +83,7 @@ static struct nbd_connection *connection_start(struct nbd_server *server, struct
     struct nbd_connection *connection = new (struct nbd_connection);
     connection->server = server;
     connection->stream = stream;
+    connection->loop = server->loop;
     list_init(&connection->free_requests);
     list_init(&connection->ready);
     co_queue_init(&connection->room);
@@ -146,7 +139,8 @@ struct nbd_server *nbd_server_new(struct loop *loop, const struct stream_address
     server->limits = *limits;
     list_init(&server->exports);
     list_init(&server->connections);
-    nbd_room_init(&server->room);
+    nbd_room_init(&server->room, loop);
+    list_init(&server->rooms);
     co_group_init(&server->group);
     co_semaphore_init(&server->free_slots, limits->max_connections ? limits->max_connections : SIZE_MAX / 2);
     if (listener)
@@ -168,9 +162,15 @@ void nbd_server_serve(struct nbd_server *server, struct stream *stream)
 
 void nbd_disconnect(struct nbd_connection *connection)
 {
-    if (connection->stream)
+    if (connection->stream && !connection->is_away)
         stream_shutdown(connection->stream);
-    co_cancel(connection->co);
+    co_cancel(connection->co); /* travels to where the connection is */
+}
+
+void nbd_hang_up(struct nbd_connection *connection)
+{
+    stream_shutdown(connection->stream);
+    co_cancel(connection->reader);
 }
 
 void nbd_server_free(struct nbd_server *server)
@@ -183,6 +183,9 @@ void nbd_server_free(struct nbd_server *server)
     if (server->listener)
         listener_close(server->listener);
     assert(list_empty(&server->exports));
+    struct nbd_room *room;
+    list_for_each_safe (room, &server->rooms, link)
+        free(room);
     object_release(server->tls_creds);
     object_release(server->tls_authz);
     free(server);
@@ -248,6 +251,7 @@ struct nbd_export *nbd_export_new(struct nbd_server *server, const struct nbd_ex
     export->left = options->left;
     export->user = options->user;
     export->edge = edge;
+    export->loop = options->loop ? options->loop : server->loop;
     co_queue_init(&export->idle);
     if (!nbd_contexts_open(export, options, err)) {
         fail_prefix(err, "NBD export '%s': ", options->name);

@@ -48,6 +48,7 @@ struct nbd_export_options {
     size_t n_bitmaps;
     void (*left)(void *user); /* the last client (that had got beyond the handshake) is gone; may be NULL */
     void *user;
+    struct loop *loop; /* where its connections are served; NULL: on the server's */
 };
 
 struct nbd_bitmap_option {

@@ -43,7 +43,7 @@ static struct nbd_request *request_new(struct nbd_connection *connection)
     if (request) {
         list_remove(&request->link);
         connection->kept_bytes -= request->data_capacity;
-        connection->server->room.kept_bytes -= request->data_capacity;
+        connection->common->kept_bytes -= request->data_capacity;
     } else {
         request = new (struct nbd_request);
         request->connection = connection;
@@ -66,8 +66,17 @@ static void take_spare(struct nbd_request *request)
     request->data_capacity = spare->data_capacity;
     spare->data_capacity = 0;
     connection->kept_bytes -= request->data_capacity;
-    connection->server->room.kept_bytes -= request->data_capacity;
+    connection->common->kept_bytes -= request->data_capacity;
     mind_old_buffer(request);
+}
+
+/* What the nodes want may change while they are in use. Away from them we keep to what they wanted at first: a buffer
+ * that is not aligned as they like is copied. */
+static void *allocate_data(const struct nbd_connection *connection, uint64_t length)
+{
+    if (likely(!connection->is_away))
+        return block_alloc_buffer(connection->export->edge, length);
+    return try_aligned_alloc(connection->alignment, length);
 }
 
 bool nbd_request_buffer(struct nbd_request *request)
@@ -80,7 +89,7 @@ bool nbd_request_buffer(struct nbd_request *request)
         return true;
     if (!nbd_room_take(request, request->length))
         return false;
-    request->data = block_alloc_buffer(request->connection->export->edge, request->length);
+    request->data = allocate_data(request->connection, request->length);
     request->data_capacity = request->data ? request->length : 0;
     return request->data;
 }
@@ -113,7 +122,7 @@ void nbd_request_release(struct nbd_request *request)
         request->reply_memory = NULL;
     }
     vec_clear(&request->contexts);
-    struct nbd_room *room = &connection->server->room;
+    struct nbd_room *room = connection->common;
     if (request->data_capacity > NBD_KEPT_BUFFER || connection->kept_bytes + request->data_capacity > NBD_KEPT_BYTES ||
         room->kept_bytes + request->data_capacity > NBD_SHARED_KEPT_BYTES) {
         free(request->data);
@@ -194,20 +203,18 @@ static const struct {
     const char *name;
     uint16_t flags; /* allowed */
     bool writes;
-    bool spans; /* has offset and length that must lie inside the export */
 } command_table[] = {
-    [NBD_CMD_READ] = {"read", NBD_CMD_FLAG_DF, false, true},
-    [NBD_CMD_WRITE] = {"write", NBD_CMD_FLAG_FUA, true, true},
-    [NBD_CMD_DISC] = {"disconnect", NBD_CMD_FLAG_FUA, false, false},
-    [NBD_CMD_FLUSH] = {"flush", NBD_CMD_FLAG_FUA, false, false},
-    [NBD_CMD_TRIM] = {"trim", NBD_CMD_FLAG_FUA, true, true},
-    [NBD_CMD_CACHE] = {"cache", NBD_CMD_FLAG_FUA, false, true},
-    [NBD_CMD_WRITE_ZEROES] = {"write zeroes", NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true,
-                              true},
-    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE, false, true}, /* and a payload, if extended */
+    [NBD_CMD_READ] = {"read", NBD_CMD_FLAG_DF, false},
+    [NBD_CMD_WRITE] = {"write", NBD_CMD_FLAG_FUA, true},
+    [NBD_CMD_DISC] = {"disconnect", NBD_CMD_FLAG_FUA, false},
+    [NBD_CMD_FLUSH] = {"flush", NBD_CMD_FLAG_FUA, false},
+    [NBD_CMD_TRIM] = {"trim", NBD_CMD_FLAG_FUA, true},
+    [NBD_CMD_CACHE] = {"cache", NBD_CMD_FLAG_FUA, false},
+    [NBD_CMD_WRITE_ZEROES] = {"write zeroes", NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true},
+    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE, false}, /* and a payload, if extended */
 };
 
-/* 0, or the -errno that answers the request. */
+/* 0, or the -errno that answers the request. Whether it lies within the export is seen where the node is. */
 static int check_request(const struct nbd_connection *connection, const struct nbd_request *request)
 {
     const struct nbd_export *export = connection->export;
@@ -223,8 +230,6 @@ static int check_request(const struct nbd_connection *connection, const struct n
         return -EINVAL;
     if (!request->length && (request->type == NBD_CMD_READ || request->type == NBD_CMD_BLOCK_STATUS))
         return -EINVAL; /* the protocol leaves it open; an empty read is a client's mistake */
-    if (command_table[request->type].spans && !span_fits(request->offset, request->length, export->edge->child->size))
-        return request->type == NBD_CMD_WRITE || request->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
     if (request->type == NBD_CMD_BLOCK_STATUS && !connection->contexts.count)
         return -EINVAL;
     return 0;
@@ -338,21 +343,58 @@ static bool next_request(struct nbd_connection *connection)
     if (error)
         nbd_reply_error(request, error);
     else
-        co_spawn(connection->server->loop, &connection->requests, nbd_request_run, request);
+        co_spawn(connection->loop, &connection->requests, nbd_request_run, request);
     return !connection->broken;
 }
 
-void nbd_transmission(struct nbd_connection *connection)
+static void forget_requests(struct nbd_connection *connection)
 {
+    struct nbd_request *request;
+    list_for_each_safe (request, &connection->free_requests, link) {
+        list_remove(&request->link);
+        connection->common->kept_bytes -= request->data_capacity;
+        vec_free(&request->contexts);
+        free(request->data);
+        free(request);
+    }
+    connection->kept_bytes = 0;
+    free(TAKE(connection->buffer));
+}
+
+/* On the connection's loop. */
+static void serve(void *arg)
+{
+    struct nbd_connection *connection = arg;
+    connection->reader = co_self();
+    list_append(&connection->common->connections, &connection->room_link);
     connection->buffer_size = NBD_RECEIVE_SMALL;
     connection->buffer = xmalloc(connection->buffer_size);
     while (next_request(connection))
         ;
     connection->receiving = false;
-    if (co_cancelled())
+    if (co_cancelled()) {
         connection->broken = true; /* nobody is to be told any more */
+        stream_shutdown(connection->stream);
+    }
     if (connection->broken)
         nbd_room_leave_line(connection);
     co_group_wait(&connection->requests); /* what was asked is carried out, also when the client is gone */
     co_group_wait(&connection->senders);
+    list_remove(&connection->room_link);
+    forget_requests(connection);
+    stream_move(connection->stream, connection->server->loop);
+}
+
+void nbd_transmission(struct nbd_connection *connection)
+{
+    struct nbd_server *server = connection->server;
+    struct nbd_export *export = connection->export;
+    connection->is_away = export->loop != server->loop;
+    connection->common = nbd_room_of(server, export->loop);
+    connection->alignment = block_buffer_alignment(export->edge);
+    connection->loop = export->loop;
+    stream_move(connection->stream, export->loop);
+    co_call_on(export->loop, serve, connection);
+    connection->is_away = false;
+    connection->loop = server->loop;
 }

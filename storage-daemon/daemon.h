@@ -22,6 +22,7 @@ struct daemon {
     struct graph *graph;
     struct object_set *objects;
     struct export_type export_types[4]; /* a table: NBD, vhost-user-blk, FUSE, end */
+    struct iothreads *iothreads;
     struct export_set *exports;
     struct job_set *jobs;
     struct nbd_servers *nbd_servers;

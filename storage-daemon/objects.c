@@ -6,6 +6,7 @@
 #include "base/pool.h"
 #include "qmp/schema/commands.h"
 #include "storage-daemon/daemon.h"
+#include "storage-daemon/iothreads.h"
 
 /* Worker threads: how many there are, and how many may work. Two of these objects would contradict each other. */
 static bool main_loop_change(struct object *object, const struct object_options *options, struct error *err)
@@ -39,7 +40,7 @@ static const struct object_kind main_loop_kind = {
     .change = main_loop_change,
 };
 
-const struct object_kind *const daemon_object_kinds[] = {&main_loop_kind, NULL};
+const struct object_kind *const daemon_object_kinds[] = {&iothread_kind, &main_loop_kind, NULL};
 
 bool qmp_object_add(struct qmp_context *context, struct object_options *arg, struct error *err)
 {

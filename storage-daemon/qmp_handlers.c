@@ -6,6 +6,7 @@
 #include "block/query.h"
 #include "qmp/schema/commands.h"
 #include "storage-daemon/daemon.h"
+#include "storage-daemon/iothreads.h"
 
 /* Nodes ---------------------------------------------------------------------------------------------------------- */
 
@@ -20,7 +21,10 @@ bool qmp_blockdev_add(struct qmp_context *context, struct blockdev_options *arg,
 bool qmp_blockdev_del(struct qmp_context *context, struct q_blockdev_del_arg *arg, struct error *err)
 {
     struct daemon *daemon = context->app;
-    return graph_del(daemon->graph, arg->node_name, err);
+    if (!graph_del(daemon->graph, arg->node_name, err))
+        return false;
+    iothreads_forget_node(daemon->iothreads, arg->node_name);
+    return true;
 }
 
 bool qmp_blockdev_reopen(struct qmp_context *context, struct q_blockdev_reopen_arg *arg, struct error *err)

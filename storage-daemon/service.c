@@ -21,6 +21,7 @@
 #include "qmp/schema/events.h"
 #include "qmp/server.h"
 #include "storage-daemon/daemon.h"
+#include "storage-daemon/iothreads.h"
 #include "storage-daemon/metrics.h"
 #include "vhost-user/export.h"
 
@@ -125,6 +126,9 @@ void daemon_open(struct daemon *daemon)
     daemon->export_types[1] = (struct export_type){&vhost_user_blk_export_driver, NULL};
     daemon->export_types[2] = (struct export_type){&fuse_export_driver, daemon->doorman};
     daemon->exports = export_set_new(daemon->graph, daemon->export_types, on_export_deleted, daemon);
+    daemon->iothreads = iothreads_new(daemon->objects);
+    const struct export_iothreads iothreads = iothreads_for_exports(daemon->iothreads);
+    export_set_offer_iothreads(daemon->exports, &iothreads);
 }
 
 /* Nodes made by the monitor may stand on each other: those without parents go first, until none is left. */
@@ -165,6 +169,7 @@ void daemon_close(struct daemon *daemon)
     daemon->qmp = NULL;
     take_down(daemon); /* what a command that was under way may have made meanwhile */
     export_set_free(daemon->exports);
+    iothreads_free(daemon->iothreads);
     job_set_free(daemon->jobs);
     graph_free(daemon->graph);
     nbd_servers_free(daemon->nbd_servers);

@@ -479,9 +479,9 @@ static void send_config_change(void *arg)
     }
 }
 
-void device_notify_resize(struct device *device)
+void device_notify_resize(struct device *device, uint64_t size)
 {
-    device->limits.capacity_bytes = round_down(device->edge->child->size, device->limits.block_size);
+    device->limits.capacity_bytes = round_down(size, device->limits.block_size);
     device->config_changed = true;
     if (device->backend_channel && !device->notifiers.running)
         co_spawn(device->loop, &device->notifiers, send_config_change, device);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of this folder share. One *device* an export; it serves one front end at a time. Everything runs on
- * the export's loop: messages in the connection's coroutine, kicks in watches, each request in a coroutine of its own.
+ * the export's loop: messages in the connection's coroutine, kicks in watches, each request in a coroutine of its own;
+ * what a request asks of the graph is done at the graph's home, which may be another loop (co_call_on()).
  *
  * Memory that the front end shares is mapped through memory.c only. It may lie in every byte of it at any time; the
  * rings are read by virtio/, which checks copies. Mappings change only while no request is in flight
@@ -10,6 +11,7 @@
 #ifndef VHOST_USER_INTERNAL_H
 #define VHOST_USER_INTERNAL_H
 
+#include <stdatomic.h>
 #include "base/co.h"
 #include "base/error.h"
 #include "base/list.h"
@@ -74,8 +76,9 @@ struct queue {
 
 struct device {
     struct block_export *export;
-    struct loop *loop;
-    struct edge *edge;
+    struct loop *loop, *home;
+    struct edge *edge;         /* to be used at home only */
+    atomic_bool has_front_end; /* the one thing of the device that others may read */
     struct virtio_blk_limits limits;
     char serial[VIRTIO_BLK_ID_BYTES + 1];
 
@@ -134,7 +137,7 @@ void queue_reset(struct queue *queue);
 
 /* device.c */
 void device_serve(struct device *device); /* one front end, until it leaves. YIELDS */
-void device_notify_resize(struct device *device);
+void device_notify_resize(struct device *device, uint64_t size);
 bool device_may_warn(struct device *device); /* a guest or front end must not be able to fill the log */
 
 #endif

@@ -71,19 +71,48 @@ static int run_ranges(struct device *device, const struct virtio_blk_request *bl
     return result;
 }
 
-static int run(struct device *device, struct virtio_blk_request *blk)
+/* What a request asks of the graph, done at its home. */
+struct graph_call {
+    struct device *device;
+    const struct virtio_blk_request *blk;
+    uint32_t durable;
+    int result;
+};
+
+static int run_at_home(const struct graph_call *call)
 {
-    uint32_t durable = device->limits.writeback ? 0 : REQUEST_FUA;
+    struct edge *edge = call->device->edge;
+    const struct virtio_blk_request *blk = call->blk;
     struct buffers data = buffers_of(blk->data, blk->data_count);
     switch (blk->type) {
-    case VIRTIO_BLK_T_IN: return block_read(device->edge, blk->offset, blk->length, data, 0);
-    case VIRTIO_BLK_T_OUT: return block_write(device->edge, blk->offset, blk->length, data, durable);
-    case VIRTIO_BLK_T_FLUSH: return block_flush(device->edge);
-    case VIRTIO_BLK_T_GET_ID: virtio_blk_fill_id(blk, device->serial); return 0;
+    case VIRTIO_BLK_T_IN: return block_read(edge, blk->offset, blk->length, data, 0);
+    case VIRTIO_BLK_T_OUT: return block_write(edge, blk->offset, blk->length, data, call->durable);
+    case VIRTIO_BLK_T_FLUSH: return block_flush(edge);
     case VIRTIO_BLK_T_DISCARD:
-    case VIRTIO_BLK_T_WRITE_ZEROES: return run_ranges(device, blk, durable);
+    case VIRTIO_BLK_T_WRITE_ZEROES: return run_ranges(call->device, blk, call->durable);
     default: return -EOPNOTSUPP;
     }
+}
+
+static void at_home(void *arg)
+{
+    struct graph_call *call = arg;
+    call->result = run_at_home(call);
+}
+
+static int run(struct device *device, struct virtio_blk_request *blk)
+{
+    if (blk->type == VIRTIO_BLK_T_GET_ID) {
+        virtio_blk_fill_id(blk, device->serial);
+        return 0;
+    }
+    struct graph_call call = {
+        .device = device, .blk = blk, .durable = device->limits.writeback ? 0 : REQUEST_FUA, .result = 0};
+    if (likely(device->loop == device->home))
+        at_home(&call);
+    else
+        co_call_on(device->home, at_home, &call);
+    return call.result;
 }
 
 static void request_run(void *arg)

@@ -162,6 +162,11 @@ SCRIPTS = {
         add("a", "a"), Do("block-dirty-bitmap-add", **BITMAP, disabled=True), SERVER, Do("nbd-server-add", device="a", name="old", bitmap="one"),
         Do("block-export-add", type="nbd", id="e", node_name="a", writable=True), Do("query-block-exports"),
         Do("nbd-server-remove", name="old", mode="hard"), Do("block-export-del", id="e"), Do("nbd-server-stop")]),
+    "iothreads": (one_image, judge(), [
+        Do("object-add", qom_type="iothread", id="t"), Do("object-add", qom_type="iothread", id="u"), Do("query-iothreads"), add("a", "a"), SERVER,
+        Do("x-blockdev-set-iothread", node_name="a", iothread="u"), Do("block-export-add", type="nbd", id="e", node_name="a", writable=True, iothread="t"),
+        Do("block-export-add", type="vhost-user-blk", id="v", node_name="a", writable=True, addr={"type": "unix", "path": "v"}),
+        Do("block-export-del", id="e"), Do("block-export-del", id="v"), Do("object-del", id="t"), Do("blockdev-del", node_name="a"), Do("object-del", id="u")]),
     "settings": (one_image, judge(grown=MIB), [
         add("a", "a"), Do("block-set-write-threshold", node_name="a", write_threshold=MIB),
         Do("block-latency-histogram-set", id="a", boundaries=[1000, 100000]), Do("block_resize", node_name="a", size=SIZE + MIB),

@@ -12,7 +12,7 @@ from qmp import Program, Qmp
 OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 # Members and values that came after the version of the peer that distributions have.
 # What the peer's daemon does not have, in any version: descriptors of clients, several NBD servers.
-BEYOND = {(name, "is ours alone") for name in ("getfd", "closefd", "add-fd", "remove-fd", "query-fdsets", "qom-list-get")}
+BEYOND = {(name, "is ours alone") for name in ("getfd", "closefd", "add-fd", "remove-fd", "query-fdsets", "qom-list-get", "query-iothreads")}
 BEYOND |= {(f"nbd-server-{verb}", "member 'id' is ours alone") for verb in ("start", "stop")}
 BEYOND |= {("block-export-add/nbd", "member 'server' is ours alone")}
 NEWER = {"header", "detached-header", "reconnect-ms", "confined", "discard-no-unref", "active", "allow-inactive", "handshake-max-seconds", "file", "max-connections",
