@@ -13,6 +13,7 @@ import subprocess
 import time
 
 from image import OUR_IMG, check, content, equal, fail, img, run, their_img, write_file
+from patience import patience
 
 SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
 print(f"SEED={SEED}")
@@ -41,9 +42,9 @@ def state_of(target):
 
 def kill_after(words, seconds, signum):
     process = subprocess.Popen([OUR_IMG, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    time.sleep(seconds)
+    time.sleep(patience(seconds))
     process.send_signal(signum)
-    err = process.communicate(timeout=60)[1].decode()
+    err = process.communicate(timeout=patience(60))[1].decode()
     check("Sanitizer" not in err and "runtime error" not in err, err)
     return process.returncode, err
 
