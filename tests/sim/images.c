@@ -51,6 +51,21 @@ const struct image_kind image_kinds[] = {
     {"v3-aes", "size=128k,cluster_size=512," AES, KEY, 128 * KiB, 512, ENCRYPTED},
     {"v2-aes", "size=256k,cluster_size=4k,compat=0.10," AES, KEY, 256 * KiB, 4096,
      ENCRYPTED & ~(TRAIT_V3 | TRAIT_KEEPS)},
+    /* Filters that keep something of their own: space, a log, a second copy. */
+    {"preallocate", "size=256k,cluster_size=4k", "", 256 * KiB, 4096, V3,
+     .daemon = "{'driver': 'qcow2', 'node-name': '" NODE "', 'discard': 'unmap', 'file': {'driver': 'preallocate', "
+               "'node-name': '" NODE "-file', 'discard': 'unmap', 'prealloc-size': 16384, 'prealloc-align': 8192, "
+               "'file': {'driver': 'file', 'discard': 'unmap', 'filename': '" IMAGE "'}}}"},
+    {"logged", "size=128k,cluster_size=4k", "", 128 * KiB, 4096, V3, .with_copy = true,
+     .daemon = "{'driver': 'qcow2', 'node-name': '" NODE "', 'discard': 'unmap', 'file': {'driver': 'blklogwrites', "
+               "'node-name': '" NODE "-file', 'discard': 'unmap', 'log-super-update-interval': 5, "
+               "'log': {'driver': 'file', 'filename': '" SECOND_FILE "'}, "
+               "'file': {'driver': 'file', 'discard': 'unmap', 'filename': '" IMAGE "'}}}"},
+    {"quorum", NULL, "", 128 * KiB, 4096, TRAIT_KEEPS, .with_copy = true,
+     .daemon =
+         "{'driver': 'quorum', 'node-name': '" NODE "', 'vote-threshold': 2, 'read-pattern': 'fifo', 'children': ["
+         "{'driver': 'raw', 'file': {'driver': 'file', 'filename': '" IMAGE "'}}, "
+         "{'driver': 'raw', 'file': {'driver': 'file', 'filename': '" SECOND_FILE "'}}]}"},
     {NULL},
 };
 

@@ -62,6 +62,8 @@ struct node *world_open(struct graph *graph, struct error *err, const char *form
 char *world_image_options(const struct world *world, const char *name)
 {
     const struct image_kind *kind = world->kind;
+    if (name && kind->daemon)
+        return xstrdup(kind->daemon);
     auto_free char *own_name = name ? xasprintf("'node-name': '%s', ", name) : xstrdup("");
     auto_free char *file_name = name ? xasprintf("'node-name': '%s-file', ", name) : xstrdup("");
     return xasprintf("{'driver': '%s', %s'discard': 'unmap'%s%s, "
@@ -79,10 +81,10 @@ bool world_create(struct graph *graph, const char *filename, const char *options
            image_create(graph, filename, &qcow2_driver, typed, err);
 }
 
-static bool create_raw(struct graph *graph, uint64_t size, struct error *err)
+static bool create_raw(struct graph *graph, const char *filename, uint64_t size, struct error *err)
 {
     struct raw_create_options options = {.size = size};
-    return image_create(graph, IMAGE, &raw_driver, &options, err);
+    return image_create(graph, filename, &raw_driver, &options, err);
 }
 
 /* Encrypted noise at first, which nobody could predict. */
@@ -166,7 +168,9 @@ static void prepare(struct world *world)
     if (good && kind->traits & TRAIT_QCOW2)
         good = world_create(graph, IMAGE, kind->create, &err);
     else if (good)
-        good = kind->create ? create_luks(graph, kind->create, &err) : create_raw(graph, kind->size, &err);
+        good = kind->create ? create_luks(graph, kind->create, &err) : create_raw(graph, IMAGE, kind->size, &err);
+    if (good && kind->with_copy)
+        good = create_raw(graph, SECOND_FILE, kind->create ? 0 : kind->size, &err);
     if (!good)
         world_fail(world, "cannot prepare the image: %s", err.message);
     world_graph_free(graph);

@@ -52,6 +52,8 @@ struct image_kind {
     uint32_t cluster;   /* alignment that operations like */
     uint32_t traits;    /* enum trait */
     bool writethrough;  /* exports are made so: every answered write is durable */
+    const char *daemon; /* the node's options in the daemon, when there are filters; tools open the image alone */
+    bool with_copy;     /* a second file of the same content is there from the beginning */
 };
 extern const struct image_kind image_kinds[];
 const struct image_kind *image_kind_find(const char *name);
@@ -60,6 +62,7 @@ const struct image_kind *image_kind_find(const char *name);
 #define IMAGE "disk.img"
 #define BACKING "base.qcow2"
 #define DATA_FILE "data.raw"
+#define SECOND_FILE "second.img"
 #define NODE "disk" /* the node that is exported */
 
 struct settings {
