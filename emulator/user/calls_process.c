@@ -203,7 +203,7 @@ int64_t call_semctl(struct user_thread *t, const uint64_t a[6])
 int64_t call_riscv_hwprobe(struct user_thread *t, const uint64_t a[6])
 {
     enum { VENDOR, ARCHITECTURE, IMPLEMENTATION, BASE, EXTENSIONS, MISALIGNED, ZICBOZ_BLOCK };
-    enum { BASE_IMA = 1, FD = 1, C = 2, ZBA = 8, ZBB = 16, ZBS = 32, ZICBOZ = 64, MISALIGNED_FAST = 3, BLOCK = 64 };
+    enum { BASE_IMA = 1, FD = 1, C = 2, V = 4, ZBA = 8, ZBB = 16, ZBS = 32, ZICBOZ = 64, MISALIGNED_FAST = 3, BLOCK = 64 };
     struct {
         int64_t key;
         uint64_t value;
@@ -221,7 +221,7 @@ int64_t call_riscv_hwprobe(struct user_thread *t, const uint64_t a[6])
         case ARCHITECTURE:
         case IMPLEMENTATION: break;
         case BASE: pair.value = BASE_IMA; break;
-        case EXTENSIONS: pair.value = FD | C | ZBA | ZBB | ZBS | ZICBOZ; break;
+        case EXTENSIONS: pair.value = FD | C | V | ZBA | ZBB | ZBS | ZICBOZ; break;
         case MISALIGNED: pair.value = MISALIGNED_FAST; break;
         case ZICBOZ_BLOCK: pair.value = BLOCK; break;
         default: pair.key = -1; break;

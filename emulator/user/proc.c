@@ -132,7 +132,7 @@ static void write_cpuinfo(struct user_process *process, FILE *out)
     for (long i = 0; i < count; i++)
         fprintf(
             out,
-            "processor\t: %ld\nhart\t\t: %ld\nisa\t\t: rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs\nmmu\t\t: sv39\n\n",
+            "processor\t: %ld\nhart\t\t: %ld\nisa\t\t: rv64imafdcv_zicntr_zicsr_zifencei_zba_zbb_zbs\nmmu\t\t: sv39\n\n",
             i, i);
 }
 

@@ -17,7 +17,7 @@
 #include "base/math.h"
 #include "emulator/user/user.h"
 
-enum { REGISTER_SP = 2, DEFAULT_STACK = 8 << 20, LARGEST_STACK = 1 << 30, HWCAP_IMAFDC = 0x112d };
+enum { REGISTER_SP = 2, DEFAULT_STACK = 8 << 20, LARGEST_STACK = 1 << 30, HWCAP_IMAFDCV = 0x20112d };
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ 51
 #endif
@@ -118,7 +118,7 @@ static bool push_all(struct stack *s, const struct user_image *program, const st
     uint64_t random_at = push_bytes(s, random, sizeof random);
 
     const uint64_t vector[][2] = {
-        {AT_HWCAP, HWCAP_IMAFDC},
+        {AT_HWCAP, HWCAP_IMAFDCV},
         {AT_PAGESZ, SPACE_PAGE},
         {AT_CLKTCK, (uint64_t)sysconf(_SC_CLK_TCK)},
         {AT_PHDR, program->header},

@@ -72,7 +72,7 @@ def program():
 
 
 def options():
-    expect(["./it", "a b"], 5, r"^argument \./it$", r"^argument a b$", r"^exe it$", r"^execfn \./it$", "^machine riscv64$", "^hwcap 112d$")
+    expect(["./it", "a b"], 5, r"^argument \./it$", r"^argument a b$", r"^exe it$", r"^execfn \./it$", "^machine riscv64$", "^hwcap 20112d$")
     expect(["-0", "other", "./it"], 5, "^argument other$", "^exe it$")
     expect(["./it"], 5, "^argument third$", environment={"QEMU_ARGV0": "third"})
     expect(["-E", "A=1,B=two", "-U", "HOME", "./it", "A", "B", "HOME"], 5, "^A=1$", "^B=two$", r"^HOME=\(none\)$")

@@ -26,7 +26,8 @@ struct cpu_riscv *riscv_user_new(struct machine_code *code, const _Atomic uint8_
     cpu->cpu.code = code;
     cpu->user_pages = pages;
     cpu->privilege = PRIV_U;
-    cpu->mstatus = MSTATUS_FS;
+    cpu->mstatus = MSTATUS_FS | 1ull << MSTATUS_VS_SHIFT; /* vectors: on, and not used yet */
+    riscv_vector_reset(cpu);
     cpu->mcounteren = cpu->scounteren = COUNTEREN_CY | COUNTEREN_TM | COUNTEREN_IR;
     cpu->menvcfg = cpu->senvcfg = ENVCFG_CBZE | ENVCFG_CBCFE;
     if (!translate_cpu_init(&cpu->tc, cpu, code, err)) {
@@ -62,8 +63,41 @@ void riscv_user_copy(struct cpu_riscv *to, const struct cpu_riscv *from)
 {
     memcpy(to->x, from->x, sizeof(to->x));
     memcpy(to->f, from->f, sizeof(to->f));
+    to->v = from->v;
+    to->mstatus = from->mstatus;
     to->tc.pc = from->tc.pc;
     riscv_user_set_fcsr(to, riscv_user_fcsr(from));
+}
+
+bool riscv_user_has_vectors(const struct cpu_riscv *cpu)
+{
+    return (cpu->mstatus & MSTATUS_VS) == MSTATUS_VS;
+}
+
+void riscv_user_get_vectors(const struct cpu_riscv *cpu, struct riscv_user_vectors *out)
+{
+    const struct riscv_vector *v = &cpu->v;
+
+    out->vstart = v->vstart;
+    out->vl = v->vl;
+    out->vtype = v->vtype;
+    out->vcsr = (uint64_t)v->vxrm << 1 | v->vxsat;
+    out->vlenb = v->vlenb;
+    memcpy(out->registers, v->reg, sizeof(out->registers));
+}
+
+/* What a signal handler has written need not be a state that can be: vtype and vl are set as vsetvl does. */
+void riscv_user_set_vectors(struct cpu_riscv *cpu, const struct riscv_user_vectors *from)
+{
+    struct riscv_vector *v = &cpu->v;
+
+    cpu->mstatus |= MSTATUS_VS;
+    riscv_help_vector_set(cpu, from->vtype, from->vl, VECTOR_AVL_GIVEN);
+    v->vstart = from->vstart & (v->vlenb * 8u - 1);
+    v->vxsat = from->vcsr & 1;
+    v->vxrm = from->vcsr >> 1 & 3;
+    memcpy(v->reg, from->registers, sizeof(from->registers));
+    riscv_mode_changed(cpu);
 }
 
 static bool fill_tlb(void *opaque, uint64_t address, unsigned size, enum translate_access access, unsigned mmu,

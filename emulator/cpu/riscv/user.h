@@ -23,6 +23,16 @@ void riscv_user_free(struct cpu_riscv *cpu);
 /* Registers, pc and floating-point environment of another hart, for a new thread. */
 void riscv_user_copy(struct cpu_riscv *to, const struct cpu_riscv *from);
 
+/* The vector unit, once the program has used it: in the order in which signal frames have it. */
+struct riscv_user_vectors {
+    uint64_t vstart, vl, vtype, vcsr, vlenb;
+    uint64_t data; /* where the frame has the registers */
+    uint8_t registers[32 * RISCV_VLEN_DEFAULT / 8];
+};
+bool riscv_user_has_vectors(const struct cpu_riscv *cpu);
+void riscv_user_get_vectors(const struct cpu_riscv *cpu, struct riscv_user_vectors *out); /* all but `data` */
+void riscv_user_set_vectors(struct cpu_riscv *cpu, const struct riscv_user_vectors *from);
+
 /* fcsr: rounding mode and flags. */
 uint32_t riscv_user_fcsr(const struct cpu_riscv *cpu);
 void riscv_user_set_fcsr(struct cpu_riscv *cpu, uint32_t fcsr);
