@@ -160,6 +160,7 @@ const struct io_command io_zone_append = {
     .arguments = "OFFSET LENGTH...",
     .summary = "write a pattern at the write pointer of the zone that begins at an offset",
     .options = append_options,
+    .values_size = sizeof(struct append_options),
     .min_arguments = 2,
     .max_arguments = -1,
     .needs_image = true,

@@ -82,12 +82,14 @@ def stripped(path):
     return data
 
 
-def run(script, programs=(), files=None, timeout=90, memory="1500M"):
-    """(exit status, output) of the script. Fails, with what the kernel has said, when the machine does not come to its end."""
+def run(script, programs=(), files=None, extra=None, timeout=90, memory="1500M"):
+    """(exit status, output) of the script. `extra`: files by their whole path in the machine. Fails, with what the kernel has said, when the machine does not come to its end."""
     archive = Archive("extra.cpio")
     archive.add("test/script", script.encode(), 0o755)
     for name, data in (files or {}).items():
         archive.add(f"test/files/{name}", data if isinstance(data, bytes) else content(data))
+    for name, path in (extra or {}).items():
+        archive.add(name, content(path), 0o755)
     for program in programs:
         archive.add_program(program)
     archive.close()
