@@ -13,7 +13,7 @@ start_daemon() {
     "$SPINDLE_DAEMON" --blockdev driver=file,node-name=f,filename=disk.qcow2 --blockdev driver=qcow2,node-name=d,file=f \
         --export type=vhost-user-blk,id=e,node-name=d,addr.type=unix,addr.path=d.sock,writable=on,num-queues=2 2>>daemon.log &
     daemon=$!
-    for _ in $(seq 100); do
+    for _ in $(seq "$(patience 100)"); do
         [ -S d.sock ] && return
         sleep 0.05
     done
@@ -26,6 +26,10 @@ timeout "$(patience 300)" "$SPINDLE_SYSTEM" -M virt -smp 2 -m 256M -nographic -b
     -kernel "$SPINDLE_GUEST/Image" -initrd "$SPINDLE_GUEST/initrd" -append "root=/dev/vda rw console=ttyS0 quiet panic=-1 selftest=1" \
     -chardev socket,id=c,path=d.sock -device vhost-user-blk,chardev=c,num-queues=2 </dev/null >console.log 2>&1 &
 guest=$!
+# Before it is there, nobody can be away from it.
+until [ -s console.log ] || ! kill -0 "$guest" 2>/dev/null; do
+    sleep 0.1
+done
 restarts=0
 while kill -0 "$guest" 2>/dev/null && [ $restarts -lt 6 ]; do
     sleep 2

@@ -39,7 +39,7 @@ console_says() {
 wait_console() {
     local tries=0
     until console_says "$1" "$2"; do
-        if ! kill -0 "$emulator" 2>/dev/null || [ $((tries += 1)) -gt 1200 ]; then
+        if ! kill -0 "$emulator" 2>/dev/null || [ $((tries += 1)) -gt "$(patience 1200)" ]; then
             tail -40 "console-$1" >&2
             die "no '$2' on the console of part $1"
         fi
@@ -51,9 +51,9 @@ wait_console() {
 wait_passed() {
     local status=0 tries=0
     while kill -0 "$emulator" 2>/dev/null; do
-        if [ $((tries += 1)) -gt 2400 ]; then
+        if [ $((tries += 1)) -gt "$(patience 2400)" ]; then
             tail -40 "console-$1" >&2
-            die "part $1 takes longer than 240 s"
+            die "part $1 takes longer than $(patience 240) s"
         fi
         sleep 0.1
     done

@@ -43,7 +43,7 @@ sleep 1
 serve vhost.sock "${daemon[@]}"
 tries=0
 until [ "$(tr -d '\r' <console-1 | grep -c 'selftest: .* writing')" -ge 2 ]; do
-    [ $((tries += 1)) -lt 600 ] || die "the guest does not come up again" "$(tail -20 console-1)"
+    [ $((tries += 1)) -lt "$(patience 600)" ] || die "the guest does not come up again" "$(tail -20 console-1)"
     sleep 0.1
 done
 monitor quit

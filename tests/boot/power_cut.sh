@@ -23,7 +23,7 @@ setsid "$guest_tools/run" -s 2 -a "quiet selftest=3" disk/disk.qcow2 </dev/null 
 session=$!
 trap 'kill -9 -- -$session 2>/dev/null || true' EXIT
 until [ "$(durable | wc -l)" -ge $wanted ]; do
-    [ $SECONDS -lt 240 ] || die "after $SECONDS s the guest has written only $(durable | wc -l) files" "$(tail -5 console)"
+    [ $SECONDS -lt "$(patience 240)" ] || die "after $SECONDS s the guest has written only $(durable | wc -l) files" "$(tail -5 console)"
     kill -0 $session 2>/dev/null || die "the session ended by itself" "$(tail -20 console)"
     sleep 0.2
 done

@@ -49,6 +49,14 @@ class DoWithFd(Do):
             return session.qmp(self.command, self.arguments, file.fileno())
 
 
+def end_of(session, job):
+    """A job that is not there any more has told its end by an event; {} if that went with a lost connection."""
+    for event in session.qmp_client.events if session.qmp_client else ():
+        if event["event"] == "BLOCK_JOB_COMPLETED" and event["data"]["device"] == job:
+            return event["data"]
+    return {}
+
+
 class Until:
     """The job has this state, or has ended for whatever reason; what it complains about is taken down."""
     command = "query-jobs"
@@ -62,8 +70,9 @@ class Until:
             jobs = session.ask("query-jobs")
             state = None if jobs is None else next((job for job in jobs if job["id"] == self.job), {"status": "null"})
             if state and state["status"] in self.states:
-                if "error" in state:
-                    session.complaints.append(f"job {self.job}: {state['error']}")
+                error = (end_of(session, self.job) if state["status"] == "null" else state).get("error")
+                if error:
+                    session.complaints.append(f"job {self.job}: {error}")
                 return
             if time.monotonic() > end:
                 raise Hangs(f"job '{self.job}' stays in {state and state['status']}")
