@@ -138,11 +138,11 @@ void tracked_wait(struct node *node, struct tracked_request *request)
 
 /* Checks ---------------------------------------------------------------------------------------------------------- */
 
-/* A parent that may let the node grow has come to its end. A device may have been made larger meanwhile, as an answer
- * to the last time that it was too small. */
+/* A parent that may let the node grow has come to the end of a device, which may have been made larger meanwhile: as an
+ * answer to the last time that it was too small. */
 static int grown_outside(struct node *node, uint64_t end)
 {
-    uint64_t size = node->driver->current_size ? node->driver->current_size(node) : 0;
+    uint64_t size = node->driver->current_size(node);
     if (size > node->size)
         node_set_size(node, size);
     return end <= node->size ? 0 : -ENOSPC;
@@ -164,7 +164,7 @@ int request_check_write(const struct edge *edge, uint64_t offset, uint64_t lengt
         return -EINVAL;
     if (!(edge->perm & BLOCK_PERM_RESIZE))
         return -EIO;
-    return node->growable ? 0 : grown_outside(edge->child, end);
+    return node->growable ? 0 : node->driver->current_size ? grown_outside(edge->child, end) : -EIO;
 }
 
 static int check_read(const struct node *node, uint64_t offset, uint64_t length)

@@ -163,6 +163,7 @@ const struct block_driver host_device_driver = {
     .set_perm = file_set_perm,
     .create = &host_device_create_ops,
     .resize = host_device_resize,
+    .current_size = host_device_current_size,
     .zones = &file_zone_ops,
     .info = file_info,
     .allocated_size = file_allocated_size,

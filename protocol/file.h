@@ -47,6 +47,7 @@ int64_t file_copy_range(struct node *from, uint64_t from_offset, struct node *to
 bool file_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
 bool host_device_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact,
                         struct error *err);
+uint64_t host_device_current_size(struct node *node);
 int64_t file_allocated_size(struct node *node);
 /* Grows or shrinks an open file; the error names it. */
 bool file_set_length(struct io_file *file, const char *filename, uint64_t old_size, uint64_t size,

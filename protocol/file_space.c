@@ -227,6 +227,13 @@ bool host_device_resize(struct node *node, uint64_t size, enum preallocation pre
     return true;
 }
 
+uint64_t host_device_current_size(struct node *node)
+{
+    struct file_state *state = node->state;
+    int64_t size = io_file_size(state->file);
+    return size < 0 ? 0 : (uint64_t)size;
+}
+
 int64_t file_allocated_size(struct node *node)
 {
     struct file_state *state = node->state;
