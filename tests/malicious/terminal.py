@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # If this fails, names that stand in an image command the terminal of whoever looks at it, or forge lines that look like the program's own.
-# labels: quick
+# labels: full
 # requires: qemu-img
 # timeout: 120
 """Images whose names for backing file, its format, snapshots, bitmaps and data file hold escape sequences; what every tool prints about them
@@ -12,7 +12,7 @@ import shutil
 import struct
 import sys
 
-from image import BIN, OUR_IMG, OUR_IO, check, content, equal, run, their_img, write_file
+from image import OUR_IMG, OUR_IO, check, content, equal, run, their_img, write_file
 
 EVIL = "a\x1b[2J\x1b]0;owned\x07b\nspindle-img: all is well\rc\td\x7f\u009b31m\u202etxt"
 SHORT = "\x1b[31m\u009b7m\n"
@@ -54,8 +54,6 @@ for name in NAMES:
                       ["amend", "-o", "compat=1.1", image], ["bitmap", "--remove", image, "b"], ["create", "-f", "qcow2", "-b", image, "-F", "qcow2", "o.q"]):
             tool(OUR_IMG, *words)
         tool(OUR_IO, "-c", "info", "-c", "read 0 512", image)
-        tool(os.path.join(BIN, "spindle-nbd"), "-k", os.path.join(os.getcwd(), "socket"), image) \
-            if os.path.exists(os.path.join(BIN, "spindle-nbd")) else None
 
 # Files that are there and have such names.
 their_img("create", "-q", "-f", "raw", "./base-" + EVIL, "1M")
