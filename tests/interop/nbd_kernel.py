@@ -47,6 +47,7 @@ must spindle-nbd -c /dev/nbd0 -f qcow2 --pid-file=/tmp/pid disk.qcow2
 expect "size" "$(cat /sys/block/nbd0/size)" 131072
 expect "flags: flush" "$(cat /sys/block/nbd0/queue/write_cache)" "write back"
 must kill -0 "$(cat /tmp/pid)"
+expect "CAP_SYS_ADMIN of who reads the image" "$(( 0x$(awk '/CapEff/ {print $2}' /proc/$(cat /tmp/pid)/status) >> 21 & 1 ))" 0
 must cmp -n 4194304 data.raw /dev/nbd0
 refused 'connected already' spindle-nbd -c /dev/nbd0 -f raw odd.raw
 must /bin/mke2fs -q -t ext4 -L here /dev/nbd0 60000

@@ -35,7 +35,7 @@ class Server:
             env = {**os.environ, "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=" + str(int(program == (NBD,)))}  # not under ptrace
             self.process = subprocess.Popen([*program, "-t", *place, *words], stderr=said, env=env)
         end = time.monotonic() + patience(20)
-        while not (os.path.exists("sock") if port is None else listens("127.0.0.2", port)):
+        while not (listens_unix("sock") if port is None else listens("127.0.0.2", port)):
             check(time.monotonic() < end and self.process.poll() is None, f"the server does not start: {content('said')}")
             time.sleep(0.02)
 
@@ -59,6 +59,11 @@ class Server:
             if os.path.realpath(f"/proc/{self.pid()}/fd/{fd}") == os.path.abspath(name):
                 return int(re.search(r"flags:\s*(\d+)", content(f"/proc/{self.pid()}/fdinfo/{fd}").decode()).group(1), 8)
         raise SystemExit(f"FAILED: {name} is not open")
+
+
+def listens_unix(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def listens(host, port):
