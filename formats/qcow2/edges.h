@@ -19,6 +19,8 @@ enum order_edge {
     EDGE_HEADER_BEFORE_OLD,    /* the header that names it, before the old table's place is given away */
     EDGE_ZEROES_BEFORE_SIZE,   /* what a larger disk gains reads as zeroes, before it is larger */
     EDGE_MAP_BEFORE_ANSWER,    /* the entries of a durable write, before it is answered */
+    EDGE_UNREAD_BEFORE_HOLE,   /* entries that read from a place are gone, before a hole is made in it that decrypts to
+                                  noise */
 };
 
 #ifndef SPINDLE_PLANT

@@ -14,6 +14,12 @@
  * The LUKS header's own "payload offset" means nothing here. Changes of key slots are ordered in crypto/luks_amend.c:
  * at every moment some passphrase opens the image. They write to the header's clusters alone.
  *
+ * What is written when. A new image says last that it is encrypted, when the LUKS header with its first slot is there
+ * (create.c). The header's area is counted like any table, and guarded (overlap.c). Data and its count come before the
+ * entry that names it, as in any image. One order is only here: zero bytes in the file are zeroes to a guest elsewhere,
+ * but noise when they are decrypted. So no place is taken for fresh, preallocated places are those of zero clusters, and
+ * a hole is made in a place that stays after the entries that read from it are gone for good (zero_discard.c).
+ *
  * Data passes through buffers of ours, in pieces of at most PIECE bytes: what a guest wrote stays as it is in its
  * memory, and what it reads is never there as ciphertext. What is large is spread over worker threads.
  *

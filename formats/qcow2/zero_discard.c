@@ -18,6 +18,7 @@
  */
 #include <inttypes.h>
 #include "formats/qcow2/claim.h"
+#include "formats/qcow2/edges.h"
 #include "formats/qcow2/entry.h"
 #include "formats/qcow2/write_log.h"
 
@@ -173,7 +174,9 @@ static int change_slice(struct qcow2 *q, uint64_t offset, uint64_t end, struct c
  * guest that is zeroes, as the discard allows, but not where they are decrypted. */
 static void punch(struct qcow2 *q, const struct freed_spans *spans)
 {
-    if (!q->pass_discard[FREE_REQUEST] || !spans->count || (is_encrypted(q) && qcow2_sync_durable(q)))
+    if (!q->pass_discard[FREE_REQUEST] || !spans->count)
+        return;
+    if (is_encrypted(q) && (qcow2_sync(q) || order_barrier(q, EDGE_UNREAD_BEFORE_HOLE)))
         return;
     const struct host_span *span;
     vec_for_each (span, spans) {

@@ -42,6 +42,7 @@ plant table-before-header 101 --image many-refcounts --operations 40 --lives 1 -
 plant header-before-old 101 --image many-refcounts --operations 40 --lives 1 --lots 4
 plant zeroes-before-size 201 --image v3-4k --operation resize
 plant map-before-answer 101 --image v3-512
+plant unread-before-hole 1 --image extended-luks
 
 # Every edge has its line here.
 for program in "$SPINDLE_BUILD"/sim/sim-edge-*; do
