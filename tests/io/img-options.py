@@ -189,7 +189,7 @@ for ours, theirs in ((io("plain", "aio_read -i 0 512", "aio_write -i 0 512"), th
                      (io("plain", "write -bz 0 512", status=1), their_io("plain", "write -bz 0 512", status=1)),
                      (io("plain", "write -bc 0 512", status=1), their_io("plain", "write -bc 0 512", status=1))):
     equal(ours.out, theirs.out, "as the peer")
-# On a zoned device tests/lib's virtual machine is needed (null_blk zoned=1): there is none on a usual host.
+# What a zoned device does is in tests/interop/zoned_device.py: that needs a kernel with null_blk.
 for form, image in (("raw", "plain"), ("qcow2", "a.q")):
     for command, verb in (("zone_report 0 1", "report"), ("zrp 0 1", "report"), ("zone_open 0 1M", "open"), ("zo 0 1M", "open"), ("zone_close 0 1M", "close"),
                           ("zc 0 1M", "close"), ("zone_finish 0 1M", "finish"), ("zf 0 1M", "finish"), ("zone_reset 0 1M", "reset"), ("zrs 0 1M", "reset"),
