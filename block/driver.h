@@ -229,6 +229,7 @@ struct block_driver {
      */
     int (*zero)(struct node *node, uint64_t offset, uint64_t length, uint32_t flags);
     int (*discard)(struct node *node, uint64_t offset, uint64_t length);
+    int (*allocate)(struct node *node, uint64_t offset, uint64_t length); /* block_allocate(); NULL: -ENOTSUP */
     int (*flush)(
         struct node *node); /* its own caches, to the children; the children's flush follows in block/ for formats */
     bool flushes_children; /* flush() has seen to all children, and knows which of them may fail */

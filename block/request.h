@@ -18,6 +18,8 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
 int block_zero(struct edge *edge, uint64_t offset, uint64_t length, uint32_t flags);
 int block_discard(struct edge *edge, uint64_t offset, uint64_t length);
 int block_flush(struct edge *edge);
+/* Space for what has none yet; what is read does not change. -ENOTSUP: the driver can give it only with data. */
+int block_allocate(struct edge *edge, uint64_t offset, uint64_t length);
 
 /* One plain buffer, for metadata and tools. */
 int block_read_buffer(struct edge *edge, uint64_t offset, void *buffer, size_t length);

@@ -145,6 +145,26 @@ int block_zero(struct edge *edge, uint64_t offset, uint64_t length, uint32_t fla
     return result;
 }
 
+int block_allocate(struct edge *edge, uint64_t offset, uint64_t length)
+{
+    struct node *node = request_enter(edge);
+    trace(block_allocate, "node %s: offset %" PRIu64 " length %" PRIu64, node->name, offset, length);
+    int result = request_check_write(edge, offset, length, 0);
+    if (!result && !span_fits(offset, length, node->size))
+        result = -EIO;
+    if (!result && !node->driver->allocate)
+        result = -ENOTSUP;
+    if (!result && length) {
+        struct tracked_request tracked;
+        tracked_begin(node, &tracked, offset, length, false);
+        result = node->driver->allocate(node, offset, length);
+        node_mark_written(node);
+        tracked_end(node, &tracked);
+    }
+    request_leave(node);
+    return result;
+}
+
 static int discard_span(struct node *node, uint64_t offset, uint64_t length)
 {
     if (node->discard != BLOCK_DISCARD_UNMAP || !node->driver->discard)

@@ -122,6 +122,9 @@ static bool is_plain_file(const struct node *node)
  * wait meanwhile (content_lock), so that none comes between finding a hole and filling it. */
 static int fill_holes(struct served_file *file, uint64_t offset, uint64_t length)
 {
+    int allocated = block_allocate(file->edge, offset, length);
+    if (allocated != -ENOTSUP)
+        return allocated;
     bool plain = is_plain_file(file->edge->child);
     while (length) {
         struct block_status status;

@@ -16,6 +16,7 @@ struct file_locks {
 struct file_state {
     struct io_file *file;
     bool is_device, is_writable; /* is_writable: how `file` is open, whatever the node says */
+    bool had_writer; /* since it was opened, or went back to read-only (auto-read-only) */
     bool use_locks, locks_optional;
     struct file_locks locks;
     int sync_error; /* a failed sync is for ever: the kernel may have dropped what it could not write */

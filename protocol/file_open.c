@@ -242,11 +242,29 @@ static bool become_writable(struct node *node, struct error *err)
     return true;
 }
 
+enum { MODIFY = BLOCK_PERM_WRITE | BLOCK_PERM_WRITE_UNCHANGED | BLOCK_PERM_RESIZE };
+
+/* The last who could write has gone: with auto-read-only the file is not held open for writing any more. Where that
+ * cannot be done it stays as it is. To its users the node is what it was, since it becomes writable again by itself. */
+static void stop_writing(struct node *node)
+{
+    struct file_state *state = node->state;
+    struct io_file *file = open_file(node, node->options, false, NULL);
+    if (!file)
+        return;
+    if (!node->in_flight && /* still */
+        file_locks_take(file, node->filename, (struct file_locks){0}, state->locks, false, true, NULL)) {
+        replace_file(node, file, false);
+        state->had_writer = false;
+    } else {
+        io_file_close(file);
+    }
+}
+
 bool file_check_perm(struct node *node, uint32_t perm, uint32_t shared, struct error *err)
 {
     struct file_state *state = node->state;
-    uint32_t modify = BLOCK_PERM_WRITE | BLOCK_PERM_WRITE_UNCHANGED | BLOCK_PERM_RESIZE;
-    if ((perm & modify) && !state->is_writable && !become_writable(node, err))
+    if ((perm & MODIFY) && !state->is_writable && !become_writable(node, err))
         return false;
     struct file_locks want = locks_for(node, perm, shared);
     if (!file_locks_take(state->file, node->filename, state->locks, want, true, state->locks_optional, err))
@@ -263,6 +281,10 @@ void file_set_perm(struct node *node, uint32_t perm, uint32_t shared)
     file_locks_drop(state->file, state->locks, want);
     state->locks.held &= want.held;
     state->locks.unshared &= want.unshared;
+    if (perm & MODIFY)
+        state->had_writer = true;
+    else if (state->had_writer && state->is_writable && node->auto_read_only && !node->in_flight)
+        stop_writing(node);
 }
 
 /* Reopen ---------------------------------------------------------------------------------------------------------- */

@@ -10,7 +10,7 @@
 #include "formats/qcow2/bitmap_store.h"
 #include "formats/qcow2/encryption.h"
 #include "formats/qcow2/live.h"
-#include "formats/qcow2/state.h"
+#include "formats/qcow2/trim.h"
 #include "formats/qcow2/write_log.h"
 #include "qmp/schema/types.h"
 
@@ -146,6 +146,10 @@ static void qcow2_close(struct node *node)
     int result = qcow2_finish(q);
     if (!result && q->writable && !q->broken && !log_drop(q, &err))
         log_error("closing '%s': %s", node->filename ? node->filename : node->name, err.message);
+    co_mutex_lock(&q->lock);
+    if (!result)
+        result = qcow2_trim_locked(q);
+    co_mutex_unlock(&q->lock);
     if (result)
         log_error("cannot write the metadata of '%s' on closing it: %s", node->filename ? node->filename : node->name,
                   strerror(-result));
@@ -231,7 +235,9 @@ static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
 static int qcow2_flush(struct node *node)
 {
     int result = dirty_log_checkpoint(node->state, false);
-    return result ? result : qcow2_sync(node->state);
+    if (!result)
+        result = qcow2_sync(node->state);
+    return result ? result : qcow2_trim_when_idle(node->state);
 }
 
 static struct image_info_specific *specific_info(const struct qcow2 *q)
@@ -306,6 +312,7 @@ const struct block_driver qcow2_driver = {
     .write_encoded = qcow2_write_encoded,
     .zero = qcow2_zero,
     .discard = qcow2_discard,
+    .allocate = qcow2_allocate,
     .flush = qcow2_flush,
     .reopen_prepare = qcow2_reopen_prepare,
     .reopen_commit = qcow2_reopen_commit,

@@ -13,14 +13,15 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "block/create.h"
+#include "formats/qcow2/claim.h"
 #include "formats/qcow2/entry.h"
-#include "formats/qcow2/state.h"
 
-enum { ZERO_CHUNK = 1 << 20 }; /* bytes of zeroes written at once */
+enum { ZERO_CHUNK = 1 << 20, SECTOR = 512 }; /* bytes of zeroes written at once */
 
 struct placement {
     struct qcow2 *q;
     struct freed_spans places; /* given to data, for falloc and full */
+    bool in_use;               /* by guests, whose requests cannot be waited for: nothing may drain */
 };
 
 static bool has_place(const struct qcow2 *q, const uint8_t *slice, uint32_t index, uint64_t guest)
@@ -45,9 +46,12 @@ static int write_zeroes(struct edge *file, uint64_t offset, uint64_t length)
 
 /* The image ends behind its last cluster, written or not: an entry that names a place behind the end would be taken for
  * damage, so the file grows first. */
-static int reach(struct qcow2 *q, uint64_t end)
+static int reach(struct placement *p, uint64_t end)
 {
+    struct qcow2 *q = p->q;
     auto_error err = {0};
+    if (end > q->file->child->size && p->in_use)
+        return write_zeroes(q->file, end - SECTOR, SECTOR);
     if (end <= q->file->child->size || node_resize(q->file, end, PREALLOCATION_OFF, false, &err))
         return 0;
     return -err.code;
@@ -62,7 +66,7 @@ static int find_place(struct placement *p, uint64_t count, uint64_t *host, uint6
         return result;
     uint64_t length = *placed << q->cluster_bits;
     *is_fresh = q->file->child->growable && *host >= q->file->child->size;
-    result = reach(q, *host + length);
+    result = reach(p, *host + length);
     if (!result && !*is_fresh && q->header.version < 3)
         result = write_zeroes(q->file, *host, length);
     if (result)
@@ -146,28 +150,61 @@ static int fill_places(struct placement *p, enum preallocation mode)
     return 0;
 }
 
-bool qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallocation mode, struct error *err)
+static bool preallocate(struct placement *p, uint64_t from, uint64_t to, enum preallocation mode, struct error *err)
 {
-    if (mode == PREALLOCATION_OFF || from >= to)
-        return true;
+    struct qcow2 *q = p->q;
     if (has_backing(q) && !q->extended_l2)
         return fail(err, EINVAL, "preallocation and a backing file go together only with extended_l2=on");
     if (is_encrypted(q) && q->header.version < 3)
         return fail(err, ENOTSUP, "preallocation of an encrypted image needs version 3 (compat=1.1)");
-    struct placement p = {.q = q};
     int result = 0;
     for (uint64_t at = cluster_start(q, from); at < to && !result;) {
         uint64_t stop = MIN(cluster_end(q, to), round_down(at, slice_span(q)) + slice_span(q));
         co_mutex_lock(&q->lock);
-        result = place_in_slice(&p, at, stop);
+        result = place_in_slice(p, at, stop);
         co_mutex_unlock(&q->lock);
         at = stop;
     }
     bool ok = !result || fail_errno(err, result, "cannot preallocate metadata");
     if (ok) {
-        result = fill_places(&p, mode);
+        result = fill_places(p, mode);
         ok = !result || fail_errno(err, result, "cannot preallocate %" PRIu64 " bytes", to - from);
     }
+    return ok;
+}
+
+bool qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallocation mode, struct error *err)
+{
+    struct placement p = {.q = q};
+    bool ok = mode == PREALLOCATION_OFF || from >= to || preallocate(&p, from, to, mode, err);
     vec_free(&p.places);
     return ok;
+}
+
+/* One slice's part, in use: nobody may write to the new places before their entries are on disk, since a write in place
+ * is in no log. */
+static int allocate_in_use(struct qcow2 *q, uint64_t from, uint64_t to)
+{
+    struct claim *claim = claim_exclusive(q, cluster_index(q, from), cluster_index(q, to - 1) + 1);
+    auto_error err = {0};
+    struct placement p = {.q = q, .in_use = true};
+    int result = preallocate(&p, from, to, PREALLOCATION_FALLOC, &err) ? qcow2_sync(q) : -err.code;
+    vec_free(&p.places);
+    claim_release(q, claim);
+    return result;
+}
+
+int qcow2_allocate(struct node *node, uint64_t offset, uint64_t length)
+{
+    struct qcow2 *q = node->state;
+    uint64_t end = offset + length;
+    int result = q->broken ? -EIO : 0;
+    if (q->external_data || (has_backing(q) && !q->extended_l2))
+        return -ENOTSUP;
+    while (offset < end && !result) {
+        uint64_t stop = MIN(end, round_down(offset, slice_span(q)) + slice_span(q));
+        result = allocate_in_use(q, offset, stop);
+        offset = stop;
+    }
+    return result;
 }

@@ -19,7 +19,7 @@
  *   bitmap_store.c  persistent dirty bitmaps            bitmap_table.c     where they are, for checks
  *   references.c counts of everything a table refers to; COPIED flags
  *   counts.c     recount of every reference            check.c, repair.c  compare and mend
- *   check_live.c the same while guests write
+ *   check_live.c the same while guests write           trim.c     cuts off what is free at the end of the file
  *   write_log.c  answered writes survive a kill         dirty_log.c  dirty bitmaps survive a crash
  *   amend.c      other options for an old image         measure.c
  *   create.c     new images      preallocate.c, resize.c
@@ -212,6 +212,8 @@ struct qcow2 {
     vec_of(pending_frees, struct pending_free) frees;
     uint64_t free_hint;       /* cluster index: everything below is in use */
     uint64_t compressed_tail; /* host offset behind the last compressed cluster, inside a cluster with room; 0 = none */
+    bool tail_was_freed;      /* since trim.c last looked; and when that was */
+    uint64_t trimmed_ns;
     bool refblocks_shared;    /* two entries of the refcount table name the same block */
     uint64_t map_writes, map_flushed; /* L2 and L1 writes, and how many of them are behind a barrier */
     struct overlap_set overlap;       /* L2 tables and refcount blocks by cluster */
@@ -451,6 +453,7 @@ int qcow2_write_encoded(struct node *node, const struct write_plan *plan, uint64
                         uint64_t length, struct buffers from, uint32_t flags);
 int qcow2_zero(struct node *node, uint64_t offset, uint64_t length, uint32_t flags);
 int qcow2_discard(struct node *node, uint64_t offset, uint64_t length);
+int qcow2_allocate(struct node *node, uint64_t offset, uint64_t length); /* preallocate.c */
 bool qcow2_resize(struct node *node, uint64_t size, enum preallocation preallocation, bool exact, struct error *err);
 /* Reads whatever the guest has there, layer by layer; inside of the disk. */
 int qcow2_read_guest(struct node *node, uint64_t offset, uint64_t length, struct buffers to);

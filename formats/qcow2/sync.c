@@ -72,6 +72,7 @@ static void pass_discards(struct qcow2 *q, const struct freed_spans *freed)
     const struct host_span *span;
     vec_for_each (span, freed) {
         uint64_t size = q->file->child->size;
+        q->tail_was_freed |= span->offset + span->length >= size;
         if (span->offset < size)
             (void)block_discard(q->file, span->offset, MIN(span->length, size - span->offset));
     }
