@@ -130,6 +130,14 @@ static int set_host_action(int number, const struct user_action *action)
     return (int)syscall(SYS_rt_sigaction, number, &host, NULL, SIGNAL_SET);
 }
 
+void user_signals_take_back(struct user_thread *t)
+{
+    enum { SETXID = 33 };
+    pthread_mutex_lock(&t->actions->lock);
+    set_host_action(SETXID, &t->actions->of[SETXID]);
+    pthread_mutex_unlock(&t->actions->lock);
+}
+
 void user_signals_init(struct user_process *process)
 {
     process->actions = new (struct user_actions);

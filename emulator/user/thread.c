@@ -7,6 +7,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -180,13 +181,14 @@ _Noreturn void user_thread_exit(struct user_thread *t, int status)
     if (forget(t) == 0)
         user_exit_group(t, status);
     bool is_first = t->is_first;
+    jmp_buf *end = t->end;
     stack_t none = {.ss_flags = SS_DISABLE};
     sigaltstack(&none, NULL);
     if (!leave_idle(t))
         release(t);
     while (is_first) /* the process goes on without its first thread */
         syscall(SYS_exit, status);
-    pthread_exit(NULL);
+    longjmp(*end, 1);
 }
 
 /* --- clone: a thread --------------------------------------------------------------------------------------------- */
@@ -199,7 +201,7 @@ struct start {
     sem_t ready;
 };
 
-static void *run_thread(void *opaque)
+static void run_thread(void *opaque)
 {
     struct start *start = opaque;
     struct user_thread *t = start->thread;
@@ -213,9 +215,20 @@ static void *run_thread(void *opaque)
         space_write(space, start->child_tid, &tid, sizeof tid);
     sem_post(&start->ready); /* `start` is gone from here on */
     if (!ok)
-        return NULL;
+        return;
     user_signals_use_mask(t);
     user_run(t);
+}
+
+/* A thread ends by a jump to here: pthread_exit() would load a library to unwind the stack, at a time when another
+ * thread may fork. */
+static void *host_thread(void *opaque)
+{
+    jmp_buf end;
+    ((struct start *)opaque)->thread->end = &end;
+    if (!setjmp(end))
+        run_thread(opaque);
+    return NULL;
 }
 
 static int create(struct start *start)
@@ -225,7 +238,7 @@ static int create(struct start *start)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, THREAD_STACK);
-    int result = pthread_create(&host, &attributes, run_thread, start);
+    int result = pthread_create(&host, &attributes, host_thread, start);
     pthread_attr_destroy(&attributes);
     return result;
 }
@@ -254,6 +267,7 @@ static int64_t new_thread(struct user_thread *t, uint64_t flags, uint64_t stack,
     sem_init(&start.ready, 0, 0);
     user_signals_block_all();
     int result = create(&start);
+    user_signals_take_back(t);
     while (!result && sem_wait(&start.ready))
         ;
     sem_destroy(&start.ready);

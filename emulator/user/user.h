@@ -17,6 +17,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include "emulator/cpu/riscv/user.h"
@@ -81,6 +82,7 @@ struct user_thread {
     struct user_actions *actions; /* the process's; a child of vfork() has its own */
     int tid;
     bool is_first; /* runs on the host's first thread */
+    jmp_buf *end;  /* where others end */
 
     uint64_t clear_tid; /* set_tid_address */
     uint64_t robust_list;
@@ -129,6 +131,9 @@ int64_t user_clone(struct user_thread *thread, uint64_t flags, uint64_t stack, u
 
 /* signal.c */
 void user_signals_init(struct user_process *process);
+/* The host's library takes signal 33, by which it changes user ids, when it makes its first thread: the guest's has it.
+ */
+void user_signals_take_back(struct user_thread *thread);
 void user_signals_deliver(struct user_thread *thread);
 void user_signals_raise(struct user_thread *thread, int number, int code, uint64_t address); /* by an instruction */
 void user_signals_set_mask(struct user_thread *thread, uint64_t mask);

@@ -113,6 +113,27 @@ static void signal_to_thread(void)
     printf("signal to a thread\n");
 }
 
+static sem_t go_on;
+static void *waits(void *opaque)
+{
+    sem_wait(&go_on);
+    return (void *)(long)getuid();
+}
+
+/* The C library has every thread change its own, by a signal that is the guest's library's and the host's, too. */
+static void change_ids(void)
+{
+    pthread_t thread;
+    void *result;
+    sem_init(&go_on, 0, 0);
+    CHECK(pthread_create(&thread, NULL, waits, NULL) == 0);
+    for (int i = 0; i < 10; i++)
+        CHECK(setuid(getuid()) == 0 && setgid(getgid()) == 0);
+    sem_post(&go_on);
+    CHECK(pthread_join(thread, &result) == 0 && result == (void *)(long)getuid());
+    printf("ids\n");
+}
+
 static void *wait_forever(void *opaque)
 {
     for (;;)
@@ -162,6 +183,7 @@ int main(void)
     printf("turns %d\n", turn);
     robust_mutex();
     signal_to_thread();
+    change_ids();
     cancellation();
     many();
     pthread_t thread;
