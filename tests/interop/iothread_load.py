@@ -4,7 +4,7 @@
 # is resized, reopened, copied by jobs or gets an overlay, or when the daemon ends, all under load.
 # labels: full interop
 # requires: qemu-img nbdcopy
-# timeout: 300
+# timeout: 180
 """Clients write and check regions of their own, through NBD in iothreads and beside them, vhost-user-blk and FUSE, while commands
 change everything around them. What was answered is in the image at the end. Run it with a daemon built with ThreadSanitizer, too."""
 import os
