@@ -274,12 +274,27 @@ static bool deactivate_children(struct graph *graph, struct name_set *names, str
     return ok;
 }
 
+/* A reopen names children that the node had defined itself. They go with it, so they must be defined again. */
+static void define_own(struct blockdev_ref *ref, void *user)
+{
+    struct node *node = user;
+    const struct node *child = graph_find(node->graph, ref->u.reference);
+    if (!child || child->monitor_owned || child->parents.next->next != &child->parents)
+        return;
+    struct blockdev_options *definition = blockdev_options_clone(child->options);
+    visit_options(definition, define_own, user);
+    free(ref->u.reference);
+    ref->kind = BLOCKDEV_REF_KIND_DEFINITION;
+    ref->u.definition = definition;
+}
+
 bool node_deactivate(struct node *node, struct error *err)
 {
     if (node->inactive)
         return true;
     if (!check_users(node, err))
         return false;
+    visit_options(node->options, define_own, node);
     struct name_set names = named_children(node);
     node_drain_begin(node);
     bool ok = close_drained(node, err);
