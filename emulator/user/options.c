@@ -52,7 +52,7 @@ static bool take_cpu(struct user_options *o, const char *text, struct error *err
         if (!strcmp(text, types[i]))
             return true;
     }
-    return fail(err, EINVAL, "-cpu %s: there are rv64 and max, which are the same: RV64GC with Zba, Zbb, Zbs, Zicboz",
+    return fail(err, EINVAL, "-cpu %s: there are rv64 and max, which are the same: RV64GCV with Zba, Zbb, Zbs, Zicboz",
                 text);
 }
 

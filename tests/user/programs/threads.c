@@ -138,6 +138,7 @@ static void *wait_forever(void *opaque)
 {
     for (;;)
         pause();
+    return opaque;
 }
 
 static void cancellation(void)
