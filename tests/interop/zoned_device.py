@@ -89,8 +89,11 @@ for d in $(device plain) $(device blocks); do spindle-io -f qcow2 -c 'write 0 80
 truncate -s 16M volume
 losetup /dev/loop0 volume
 spindle-img create -q -f qcow2 /dev/loop0 1G
-(echo 'write -P 1 0 8M'; echo 'write -P 2 8M 16M'; sleep 2; truncate -s 64M volume; losetup -c /dev/loop0
- echo 'write -P 2 8M 16M'; echo flush; echo 'read -P 2 8M 16M'; echo 'read -P 1 0 8M'; echo quit) | spindle-io -f qcow2 /dev/loop0
+(echo 'write -P 1 0 8M'; echo 'write -P 2 8M 16M'
+ n=0; while ! grep -q 'No space' grown && [ $n -lt 600 ]; do usleep 100000; n=$((n + 1)); done
+ truncate -s 64M volume; losetup -c /dev/loop0
+ echo 'write -P 2 8M 16M'; echo flush; echo 'read -P 2 8M 16M'; echo 'read -P 1 0 8M'; echo quit) | spindle-io -f qcow2 /dev/loop0 >grown 2>&1
+cat grown
 spindle-img check -f qcow2 /dev/loop0
 echo "@@ end"
 """

@@ -98,7 +98,7 @@ def run(script, programs=(), files=None, extra=None, timeout=90, memory="1500M")
             initrd.write(content(part))
     command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", memory, "-nodefaults", "-display", "none", "-no-reboot",
                "-kernel", os.path.join(VM, "vmlinuz"), "-initrd", "initrd", "-serial", "file:console", "-serial", "file:output",
-               "-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on"]
+               "-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check random.trust_cpu=on"]
     try:
         process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
         problem = process.stderr if process.returncode else None
