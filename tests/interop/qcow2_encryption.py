@@ -3,7 +3,7 @@
 # If this fails, encrypted qcow2 images (LUKS and AES) are not what qemu-img takes for them, or its images are not for us.
 # labels: full interop
 # requires: qemu-img qemu-io
-# timeout: 600
+# timeout: 900
 import json
 import os
 import random
