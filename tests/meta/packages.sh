@@ -22,13 +22,19 @@ owners() {
 
 command -v dpkg-query >/dev/null || exit 77
 listed >"$TMPDIR/listed"
-bad=0
-while IFS=: read -r script _ needs; do
-    for need in ${needs#*requires:}; do
-        if ! owners "$need" | grep -qxFf "$TMPDIR/listed"; then
-            echo "$script requires $need, which no list installs (here it belongs to: $(owners "$need" | tr '\n' ' '))"
-            bad=1
-        fi
+requirements() { # lines "COMMAND SCRIPT"
+    grep -rn -m1 '^# *requires:' tests --include='*.sh' --include='*.py' | while IFS=: read -r script _ needs; do
+        for need in ${needs#*requires:}; do
+            echo "$need $script"
+        done
     done
-done < <(grep -rn -m1 '^# *requires:' tests --include='*.sh' --include='*.py')
+}
+
+bad=0
+while read -r need script; do # each command once, for asking dpkg takes its time
+    if ! owners "$need" | grep -qxFf "$TMPDIR/listed"; then
+        echo "$script requires $need, which no list installs (here it belongs to: $(owners "$need" | tr '\n' ' '))"
+        bad=1
+    fi
+done < <(requirements | sort -u -k1,1)
 exit $bad
