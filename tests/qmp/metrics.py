@@ -9,12 +9,14 @@ what QMP tells."""
 import os
 import re
 import subprocess
+import threading
 import time
 
 from image import OUR_IMG, equal, run
 from jobs import Daemon, MIB
 from nbd import Nbd, FLUSH
 from qmp import Program, Qmp
+from vhost_user import FrontEnd, WRITE
 
 OURS = os.path.join(os.environ["SPINDLE_BIN"], "spindle-storage-daemon")
 SAMPLE = re.compile(r'([a-z_]+)(?:\{(.*)\})? ([0-9.eE+-]+)$')
@@ -125,7 +127,78 @@ def tcp():
     assert not os.path.exists("both.sock"), "the socket is taken away"
 
 
+class Clients(threading.Thread):
+    """They come, write `bytes` altogether, and go, one after the other, until they are stopped."""
+
+    def __init__(self, visit):
+        super().__init__()
+        self.visit, self.bytes, self.is_stopped, self.problem = visit, 0, threading.Event(), None
+
+    def run(self):
+        try:
+            while not self.is_stopped.is_set():
+                self.visit()
+                self.bytes += 20 * 4096
+        except Exception as problem:
+            self.problem = problem
+
+    def stop(self):
+        self.is_stopped.set()
+        self.join()
+        assert not self.problem and self.bytes, self.problem
+
+
+def nbd_visit():
+    guest = Nbd("nbd.sock", "n")
+    for i in range(20):
+        assert not guest.write(i * 65536, b"n" * 4096)
+    guest.close()
+
+
+def vhost_visit():
+    with FrontEnd("vhost.sock") as front:
+        front.start()
+        queue = front.queues[0]
+        answers = queue.wait([queue.submit(WRITE, 8 * i, b"v" * 4096) for i in range(20)])
+        assert not any(answers.values()), answers
+
+
+def iothreads():
+    """Exports that live in threads of their own are read from the daemon's first: no number is lost, none is torn, none goes back."""
+    with Daemon(arguments=["--metrics", "addr.type=unix,addr.path=metrics.sock", "--object", "iothread,id=t0", "--object", "iothread,id=t1",
+                           "--nbd-server", "addr.type=unix,addr.path=nbd.sock"]) as daemon:
+        for name, image, form in (("n", "disk.qcow2", "qcow2"), ("v", "other.raw", "raw")):
+            daemon.add(name, image, form=form)
+        daemon.do("block-export-add", type="nbd", id="n", node_name="n", writable=True, iothread="t0", fixed_iothread=True)
+        daemon.do("block-export-add", type="vhost-user-blk", id="v", node_name="v", writable=True, iothread="t1", fixed_iothread=True,
+                  addr={"type": "unix", "path": "vhost.sock"})
+        all_clients = {"n": Clients(nbd_visit), "v": Clients(vhost_visit)}
+        for clients in all_clients.values():
+            clients.start()
+        before = dict.fromkeys(all_clients, 0)
+        for _ in range(25):
+            found = scrape()
+            for export in before:
+                written = get(found, "spindle_export_bytes_total", export=export, operation="write")
+                assert before[export] <= written and written % 4096 == 0, (export, before, written)
+                assert get(found, "spindle_export_clients", export=export) <= 2, "one that goes, one that comes"
+                before[export] = written
+        for clients in all_clients.values():
+            clients.stop()
+        guest, front = Nbd("nbd.sock", "n"), FrontEnd("vhost.sock")
+        front.start()
+        found = scrape()
+        for export, clients in all_clients.items():
+            equal(get(found, "spindle_export_bytes_total", export=export, operation="write"), clients.bytes, f"bytes of {export}")
+            equal(get(found, "spindle_node_bytes_total", node=export, operation="write"), clients.bytes, f"bytes of its node {export}")
+        equal(get(found, "spindle_export_clients", export="v"), 1, "front ends")
+        assert get(found, "spindle_export_clients", export="n") >= 1, "clients of NBD"
+        front.disconnect()
+        guest.close()
+
+
 run(OUR_IMG, "create", "-q", "-f", "qcow2", "disk.qcow2", "16M")
+run(OUR_IMG, "create", "-q", "-f", "raw", "other.raw", "16M")
 with Daemon(arguments=["--metrics", "addr.type=unix,addr.path=metrics.sock"]) as daemon:
     scrape()  # an empty daemon
     daemon.add("disk", "disk.qcow2")
@@ -134,3 +207,4 @@ with Daemon(arguments=["--metrics", "addr.type=unix,addr.path=metrics.sock"]) as
     state(daemon)
     protocol()
 tcp()
+iothreads()
