@@ -7,6 +7,9 @@
  * Counters of nodes are those of query-blockstats: requests that parents made of a node, so that a file's are those of
  * the format above it. Latencies are those of requests from outside of the graph (exports, jobs), in bins of powers of
  * two.
+ *
+ * All of it is read at the home of the graph, without a lock: lists and counters change there only, also when exports
+ * serve their clients in threads of their own, and what exports say of their clients may be asked there (export.h).
  */
 #include "storage-daemon/metrics.h"
 

@@ -131,7 +131,7 @@ class Clients(threading.Thread):
     """They come, write `bytes` altogether, and go, one after the other, until they are stopped."""
 
     def __init__(self, visit):
-        super().__init__()
+        super().__init__(daemon=True)  # a failed test does not wait for them
         self.visit, self.bytes, self.is_stopped, self.problem = visit, 0, threading.Event(), None
 
     def run(self):
