@@ -43,8 +43,7 @@ struct export_driver {
     /* May yield. A failed one leaves nothing behind. */
     bool (*open)(struct block_export *export, const struct block_export_options *options, struct error *err);
     void (*close)(struct block_export *export); /* YIELDS; see above */
-    /* Asked at the node's home, while clients are served elsewhere: what they read is written at home only, or atomic.
-     */
+    /* Asked at the node's home, while clients are served elsewhere: what they read changes at home, or is atomic. */
     uint32_t (*clients)(const struct block_export *export); /* how many; NULL: one, when it is in use */
     bool (*in_use)(const struct block_export *export);      /* a client is connected; NULL = never */
     void (*look)(struct block_export *export);              /* brings in_use up to date; may be NULL. YIELDS */
