@@ -257,9 +257,12 @@ int block_write(struct edge *edge, uint64_t offset, uint64_t length, struct buff
         request_begin_change(node, offset, length);
         result = write_tracked(node, offset, length, from, flags);
         dirty_bitmaps_record(node, offset, length);
-        /* A failed write may have left anything behind, and made the file longer. */
+        /* A failed write may have left anything behind, which the next flush must not pass over, and made the file
+         * longer. */
         if (likely(!result) || offset + length > node->size)
             request_wrote(node, offset, length);
+        else
+            node_mark_written(node);
         if (unlikely(flags & REQUEST_FUA) && !result && !(node->write_flags & REQUEST_FUA))
             result = node_flush(node);
         tracked_end(node, &tracked);

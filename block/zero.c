@@ -130,6 +130,8 @@ int block_zero(struct edge *edge, uint64_t offset, uint64_t length, uint32_t fla
         dirty_bitmaps_record(node, offset, length);
         if (!result)
             request_wrote(node, offset, length);
+        else
+            node_mark_written(node); /* in part, perhaps */
         if (!result && (flags & REQUEST_FUA))
             result = node_flush(node); /* parts may have gone ways that are not durable by themselves */
         tracked_end(node, &tracked);

@@ -45,12 +45,14 @@ static int write_zeroes(struct edge *file, uint64_t offset, uint64_t length)
 }
 
 /* The image ends behind its last cluster, written or not: an entry that names a place behind the end would be taken for
- * damage, so the file grows first. */
+ * damage, so the file grows first. In use, the size that the file's node knows is no proof that it has grown: a write
+ * that failed counts as if it had made the file longer, which it need not have done. The place is ours, so a sector is
+ * written at its end. */
 static int reach(struct placement *p, uint64_t end)
 {
     struct qcow2 *q = p->q;
     auto_error err = {0};
-    if (end > q->file->child->size && p->in_use)
+    if (p->in_use)
         return write_zeroes(q->file, end - SECTOR, SECTOR);
     if (end <= q->file->child->size || node_resize(q->file, end, PREALLOCATION_OFF, false, &err))
         return 0;
@@ -188,7 +190,9 @@ static int allocate_in_use(struct qcow2 *q, uint64_t from, uint64_t to)
     struct claim *claim = claim_exclusive(q, cluster_index(q, from), cluster_index(q, to - 1) + 1);
     auto_error err = {0};
     struct placement p = {.q = q, .in_use = true};
-    int result = preallocate(&p, from, to, PREALLOCATION_FALLOC, &err) ? qcow2_sync(q) : -err.code;
+    int result = preallocate(&p, from, to, PREALLOCATION_FALLOC, &err) ? 0 : -err.code;
+    int synced = qcow2_sync(q); /* also of the part that was done before a failure */
+    result = result ? result : synced;
     vec_free(&p.places);
     claim_release(q, claim);
     return result;

@@ -22,6 +22,8 @@ const struct operation operations[] = {
     /* The operator, while guests write. */
     {"write-compressed", "a compressed cluster", BY_OPERATOR, 6, TRAIT_COMPRESSES, .run = operator_write_compressed},
     {"resize", "larger or smaller", BY_OPERATOR, 4, TRAIT_RESIZES, .run = operator_resize},
+    {"allocate", "space in advance, as FUSE's plain fallocate asks for it", BY_OPERATOR, 6, TRAIT_QCOW2,
+     TRAIT_EXTERNAL_DATA, .run = operator_allocate},
     {"reopen", "blockdev-reopen with other options", BY_OPERATOR, 3, TRAIT_QCOW2, .run = operator_reopen},
     {"export", "block-export-add and -del beside the one in use", BY_OPERATOR, 3, .run = operator_export},
     {"second-node", "blockdev-add and -del of an image that was just made", BY_OPERATOR, 2,

@@ -81,6 +81,7 @@ bool guest_break(struct actor *actor);
 /* operator.c */
 bool operator_write_compressed(struct actor *actor);
 bool operator_resize(struct actor *actor);
+bool operator_allocate(struct actor *actor);
 bool operator_reopen(struct actor *actor);
 bool operator_export(struct actor *actor);
 bool operator_second_node(struct actor *actor);

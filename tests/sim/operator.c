@@ -73,6 +73,50 @@ bool operator_resize(struct actor *actor)
     return begun;
 }
 
+struct allocation {
+    struct world *world;
+    struct edge *edge;
+    uint64_t offset, length;
+    int result;
+};
+
+static void allocate(void *arg)
+{
+    struct allocation *a = (struct allocation *)arg;
+    world_trace(a->world, "operator allocates %#" PRIx64 "+%#" PRIx64, a->offset, a->length);
+    a->result = block_allocate(a->edge, a->offset, a->length);
+    world_trace(a->world, "operator allocation %#" PRIx64 " -> %d", a->offset, a->result);
+}
+
+/* Up to three at once, which may overlap, as a FUSE export is asked for them. Nothing that is read changes, so the
+ * model hears nothing of it. */
+bool operator_allocate(struct actor *actor)
+{
+    struct world *world = actor->world;
+    struct allocation all[3];
+    uint64_t size = model_size(world->model), most = 8 * world->kind->cluster;
+    unsigned count = 1 + (unsigned)world_random(world, ARRAY_SIZE(all));
+    struct edge *edge = size ? attach(world, BLOCK_PERM_WRITE) : NULL;
+    if (!edge)
+        return false;
+    struct co_group group;
+    co_group_init(&group);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t offset = world_random(world, size / SECTOR) * SECTOR;
+        uint64_t length = MIN((1 + world_random(world, most / SECTOR)) * SECTOR, size - offset);
+        all[i] = (struct allocation){world, edge, offset, length, 0};
+        co_spawn(world->loop, &group, allocate, &all[i]);
+    }
+    co_group_wait(&group);
+    edge_detach(edge);
+    for (unsigned i = 0; i < count; i++) {
+        if (all[i].result == -ENOTSUP)
+            return false;
+        world_expect(world, !all[i].result, NULL, "an allocation");
+    }
+    return true;
+}
+
 bool operator_reopen(struct actor *actor)
 {
     static const char *const changes[] = {
