@@ -141,6 +141,7 @@ static int flush_generations(void *graph)
     struct node *node = add_node(graph, "driver=null-co,node-name=m,size=65536");
     struct memory *memory = memory_of(node);
     struct edge *edge = use_node(node);
+    uint8_t bytes[4096] = {1};
     assert_int_equal(block_flush(edge), 0);
     assert_int_equal(memory->flushes,
                      1); /* another process may have left something in caches: the first is never free */
@@ -158,6 +159,14 @@ static int flush_generations(void *graph)
     memory->fail_flush = 0;
     assert_int_equal(block_flush(edge), 0);
     assert_int_equal(memory->flushes, 5);
+    memory->fail_next = -EIO;
+    assert_int_equal(block_write_buffer(edge, 0, bytes, sizeof bytes, 0), -EIO);
+    assert_int_equal(block_flush(edge), 0); /* a part of it may be there */
+    assert_int_equal(memory->flushes, 6);
+    memory->fail_next = -EIO;
+    assert_int_equal(block_zero(edge, 0, 8192, 0), -EIO);
+    assert_int_equal(block_flush(edge), 0);
+    assert_int_equal(memory->flushes, 7);
     edge_detach(edge);
     delete_node(graph, "m");
     return 0;
