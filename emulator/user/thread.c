@@ -355,6 +355,15 @@ static struct user_actions *copy_actions(struct user_actions *from)
     return copy;
 }
 
+/* Its frames never return: what they told AddressSanitizer must not be held against who gets this memory next. */
+static void forget_frames(void *stack, size_t size)
+{
+#ifdef __SANITIZE_ADDRESS__
+    void __asan_unpoison_memory_region(void const volatile *address, size_t length);
+    __asan_unpoison_memory_region(stack, size);
+#endif
+}
+
 static int64_t vfork_child(struct user_thread *t, uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t tls)
 {
     struct cpu_riscv *cpu = t->cpu;
@@ -382,6 +391,7 @@ static int64_t vfork_child(struct user_thread *t, uint64_t flags, uint64_t stack
     memcpy(cpu->f, saved->f, sizeof saved->f);
     riscv_user_set_fcsr(cpu, saved->fcsr);
     cpu->tc.pc = saved->pc;
+    forget_frames(host_stack, THREAD_STACK);
     munmap(host_stack, THREAD_STACK);
     if (pid > 0 && (flags & CLONE_PARENT_SETTID))
         space_write(&t->process->space, parent_tid, &(uint32_t){(uint32_t)pid}, 4);
