@@ -91,9 +91,11 @@ dd if=/dev/urandom of=/mnt/synced bs=64k count=16 conv=fsync 2>/dev/null
 md5sum /mnt/synced >>sums
 dd if=/dev/urandom of=/mnt/lost bs=64k count=64 2>/dev/null
 kill -9 $(pidof spindle-nbd)
-timeout 60 sync
-timeout 60 umount /mnt || timeout 60 umount -l /mnt
+(sync; umount /mnt || umount -l /mnt) & # what the kernel keeps for another try waits for the device to go
+leaving=$!
+for i in 1 2 3 4 5; do kill -0 $leaving 2>/dev/null && sleep 1; done
 spindle-nbd -d /dev/nbd0 >/dev/null
+wait $leaving
 gone "kill -9 of all"
 spindle-img check -q -r all disk.qcow2; expect "check" "$(( $? == 0 || $? == 3 ))" 1
 must spindle-nbd -c /dev/nbd0 -f qcow2 disk.qcow2
