@@ -111,7 +111,7 @@ static void vector_written(struct cpu_riscv *cpu)
 
 static void write_vstart(struct cpu_riscv *cpu, unsigned number, uint64_t value)
 {
-    cpu->v.vstart = value & (cpu->v.vlenb * 8u - 1); /* indices of the most elements that there can be */
+    cpu->v.vstart = value & (RISCV_VLENB * 8u - 1); /* indices of the most elements that there can be */
     vector_written(cpu);
 }
 
@@ -135,7 +135,7 @@ static void write_vcsr(struct cpu_riscv *cpu, unsigned number, uint64_t value)
 
 static uint64_t read_vlenb(struct cpu_riscv *cpu, unsigned number)
 {
-    return cpu->v.vlenb;
+    return RISCV_VLENB;
 }
 
 /* ---- counters and time ---- */

@@ -82,7 +82,7 @@ static void destroy(struct cpu *base)
 
 void riscv_vector_reset(struct cpu_riscv *cpu)
 {
-    cpu->v = (struct riscv_vector){.vtype = 1ull << 63, .vlenb = RISCV_VLEN_DEFAULT / 8, .frm = cpu->frm};
+    cpu->v = (struct riscv_vector){.vtype = 1ull << 63, .frm = cpu->frm};
 }
 
 static void reset_csrs(struct cpu_riscv *cpu)

@@ -347,7 +347,7 @@ static void memory(struct riscv_translation *t, const struct riscv_operands *o, 
 }
 
 /* Loads and stores with fields: the data's group, and the index's if there is one. */
-static void element_access(struct riscv_translation *t, const struct riscv_operands *o, enum vector_addressing how,
+void riscv_vector_elements(struct riscv_translation *t, const struct riscv_operands *o, enum vector_addressing how,
                            unsigned width, bool is_load)
 {
     bool indexed = how == ACCESS_INDEXED;
@@ -393,41 +393,6 @@ static void element_access(struct riscv_translation *t, const struct riscv_opera
                                   .registers = (uint8_t)step,
                                   .vm = o->vm & 1},
            how == ACCESS_STRIDED ? riscv_read_x(t, o->rs2) : ir_const(t->ir, (uint64_t)fields << data.width));
-}
-
-void riscv_vector_load(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_UNIT, width, true);
-}
-
-void riscv_vector_load_first(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_FIRST, width, true);
-}
-
-void riscv_vector_load_strided(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_STRIDED, width, true);
-}
-
-void riscv_vector_load_indexed(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_INDEXED, width, true);
-}
-
-void riscv_vector_store(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_UNIT, width, false);
-}
-
-void riscv_vector_store_strided(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_STRIDED, width, false);
-}
-
-void riscv_vector_store_indexed(struct riscv_translation *t, const struct riscv_operands *o, unsigned width)
-{
-    element_access(t, o, ACCESS_INDEXED, width, false);
 }
 
 static void whole_access(struct riscv_translation *t, const struct riscv_operands *o, unsigned helper, unsigned width,
@@ -534,7 +499,7 @@ uint64_t riscv_help_vector_set(void *opaque, uint64_t vtype, uint64_t avl, uint6
     uint64_t most = 0;
 
     if (setting != VECTOR_VILL)
-        most = vector_vlmax(v, vector_setting_sew(setting), vector_setting_lmul(setting));
+        most = vector_vlmax(vector_setting_sew(setting), vector_setting_lmul(setting));
     v->vl = how == VECTOR_AVL_MOST ? most : MIN(how == VECTOR_AVL_KEPT ? v->vl : avl, most);
     v->vtype = setting == VECTOR_VILL ? 1ull << 63 : vtype;
     v->vstart = 0;

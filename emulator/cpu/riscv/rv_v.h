@@ -71,17 +71,13 @@ void riscv_vector_float(struct riscv_translation *t, const struct riscv_operands
                         enum vector_shape shape, enum vector_operand source);
 void riscv_vector_move(struct riscv_translation *t, const struct riscv_operands *o, unsigned registers);
 
+enum vector_addressing { ACCESS_UNIT, ACCESS_STRIDED, ACCESS_INDEXED, ACCESS_FIRST, ACCESS_WHOLE, ACCESS_MASK };
 /* `width`: log2 of the bytes of an element, or of an index. */
-void riscv_vector_load(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
-void riscv_vector_load_first(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
-void riscv_vector_load_strided(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
-void riscv_vector_load_indexed(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
+void riscv_vector_elements(struct riscv_translation *t, const struct riscv_operands *o, enum vector_addressing how,
+                           unsigned width, bool is_load);
 void riscv_vector_load_whole(struct riscv_translation *t, const struct riscv_operands *o, unsigned width,
                              unsigned registers);
 void riscv_vector_load_mask(struct riscv_translation *t, const struct riscv_operands *o);
-void riscv_vector_store(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
-void riscv_vector_store_strided(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
-void riscv_vector_store_indexed(struct riscv_translation *t, const struct riscv_operands *o, unsigned width);
 void riscv_vector_store_whole(struct riscv_translation *t, const struct riscv_operands *o, unsigned registers);
 void riscv_vector_store_mask(struct riscv_translation *t, const struct riscv_operands *o);
 
@@ -102,7 +98,6 @@ uint64_t riscv_help_vector_store(void *cpu, uint64_t what, uint64_t address, uin
 enum vector_avl { VECTOR_AVL_GIVEN, VECTOR_AVL_MOST, VECTOR_AVL_KEPT };
 
 /* A load or store: `what` of its helper. */
-enum vector_addressing { ACCESS_UNIT, ACCESS_STRIDED, ACCESS_INDEXED, ACCESS_FIRST, ACCESS_WHOLE, ACCESS_MASK };
 struct vector_access {
     uint8_t addressing;     /* enum vector_addressing */
     uint8_t reg, index_reg; /* vd or vs3; vs2 */

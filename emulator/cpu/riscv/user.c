@@ -82,7 +82,7 @@ void riscv_user_get_vectors(const struct cpu_riscv *cpu, struct riscv_user_vecto
     out->vl = v->vl;
     out->vtype = v->vtype;
     out->vcsr = (uint64_t)v->vxrm << 1 | v->vxsat;
-    out->vlenb = v->vlenb;
+    out->vlenb = RISCV_VLENB;
     memcpy(out->registers, v->reg, sizeof(out->registers));
 }
 
@@ -93,7 +93,7 @@ void riscv_user_set_vectors(struct cpu_riscv *cpu, const struct riscv_user_vecto
 
     cpu->mstatus |= MSTATUS_VS;
     riscv_help_vector_set(cpu, from->vtype, from->vl, VECTOR_AVL_GIVEN);
-    v->vstart = from->vstart & (v->vlenb * 8u - 1);
+    v->vstart = from->vstart & (RISCV_VLENB * 8u - 1);
     v->vxsat = from->vcsr & 1;
     v->vxrm = from->vcsr >> 1 & 3;
     memcpy(v->reg, from->registers, sizeof(from->registers));

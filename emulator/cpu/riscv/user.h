@@ -27,7 +27,7 @@ void riscv_user_copy(struct cpu_riscv *to, const struct cpu_riscv *from);
 struct riscv_user_vectors {
     uint64_t vstart, vl, vtype, vcsr, vlenb;
     uint64_t data; /* where the frame has the registers */
-    uint8_t registers[32 * RISCV_VLEN_DEFAULT / 8];
+    uint8_t registers[32 * RISCV_VLENB];
 };
 bool riscv_user_has_vectors(const struct cpu_riscv *cpu);
 void riscv_user_get_vectors(const struct cpu_riscv *cpu, struct riscv_user_vectors *out); /* all but `data` */

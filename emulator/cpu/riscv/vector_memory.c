@@ -21,7 +21,7 @@ static struct vector_access unpack(uint64_t what)
 static uint64_t count_of(const struct riscv_vector *v, const struct vector_access *access)
 {
     switch (access->addressing) {
-    case ACCESS_WHOLE: return (uint64_t)access->fields * v->vlenb >> access->width;
+    case ACCESS_WHOLE: return (uint64_t)access->fields * RISCV_VLENB >> access->width;
     case ACCESS_MASK: return (v->vl + 7) / 8;
     default: return v->vl;
     }

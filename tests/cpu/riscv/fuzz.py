@@ -16,7 +16,7 @@ from patience import patience
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "fuzz"))
-from generate import CODE_BASE, CODE_SIZE, LEFT_OUT, MEMORY, STATE_SIZE, generate, tables  # noqa: E402
+from generate import LEFT_OUT, MEMORY, STATE_SIZE, compare, generate, never_translated  # noqa: E402
 
 X_NAMES = ("zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6").split()
 MACHINE = os.environ.get("SPINDLE_MACHINE") or os.path.join(os.environ["SPINDLE_BIN"], "spindle-system-riscv64")
@@ -53,38 +53,6 @@ def differences(ours, theirs):
             yield f"memory +{offset - MEMORY}: ours {a:#x}, QEMU {b:#x}"
 
 
-def show_case(index):
-    address = CODE_BASE + index * CODE_SIZE
-    with open("code.bin", "rb") as code:
-        code.seek(index * CODE_SIZE)
-        size = len(code.read(CODE_SIZE).rstrip(b"\0"))
-    subprocess.run(["riscv64-linux-gnu-objdump", "-d", "-M", "no-aliases", "-j", ".cases", f"--start-address={address:#x}",
-                    f"--stop-address={address + size:#x}", "-D", "bare.elf"], check=False)
-
-
-def compare(ours, theirs, cases):
-    if len(ours) != len(theirs):
-        print(f"{len(ours)} bytes of states, QEMU wrote {len(theirs)}")
-        return 1
-    wrong = 0
-    for index in range(cases):
-        part = slice(index * STATE_SIZE, (index + 1) * STATE_SIZE)
-        found = list(differences(ours[part], theirs[part]))
-        if found:
-            wrong += 1
-            if wrong <= 3:
-                print(f"case {index}:", *found, sep="\n  ", flush=True)
-                show_case(index)
-    return wrong
-
-
-def not_covered():
-    """Instructions that the generator can make and that no case had."""
-    with open("coverage", encoding="ascii") as lines:
-        counts = dict(line.split() for line in lines)
-    return [insn.name for insn in tables().instructions if insn.name not in LEFT_OUT and insn.extension != "V" and counts.get(insn.name, "0") == "0"]
-
-
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 20260101
     cases = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
@@ -96,10 +64,10 @@ def main():
     theirs = run_oracle()
     wrong = 0
     for translate in ("eval", "eval-sunk", ""):
-        count = compare(run_machine(translate), theirs, cases)
+        count = compare(run_machine(translate), theirs, cases, STATE_SIZE, differences)
         print(f"{translate or 'host code'}: {cases} cases of {length} instructions, seed {seed}: {count} differ")
         wrong += count
-    missing = not_covered() if cases >= 1000 and not extensions else []
+    missing = never_translated(lambda insn: insn.extension != "V" and insn.name not in LEFT_OUT) if cases >= 1000 and not extensions else []
     if missing:
         print("never translated:", *missing)
     sys.exit(1 if wrong or missing else 0)

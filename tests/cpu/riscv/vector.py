@@ -18,7 +18,7 @@ from patience import patience
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "fuzz"))
-from generate import BASES, CODE_BASE, CODE_SIZE, KEPT, MEMORY, Generator, floating, integer, tables  # noqa: E402
+from generate import BASES, CODE_BASE, CODE_SIZE, KEPT, MEMORY, Generator, compare, floating, integer, never_translated, tables  # noqa: E402
 
 MACHINE = os.environ.get("SPINDLE_MACHINE") or os.path.join(os.environ["SPINDLE_BIN"], "spindle-system-riscv64")
 STATE_BASE, STATE_SIZE, VECTORS = 0x80800000, 4096, 2048
@@ -179,40 +179,6 @@ def differences(ours, theirs):
             yield f"{name}: ours {a}, QEMU {b}"
 
 
-def show_case(index):
-    address = CODE_BASE + index * CODE_SIZE
-    with open("code.bin", "rb") as code:
-        code.seek(index * CODE_SIZE)
-        size = len(code.read(CODE_SIZE).rstrip(b"\0"))
-    text = subprocess.run(["riscv64-linux-gnu-objdump", "-d", "-M", "no-aliases", "-j", ".cases", f"--start-address={address:#x}",
-                           f"--stop-address={address + size:#x}", "-D", "bare.elf"], check=False, capture_output=True, text=True).stdout
-    print(*[line for line in text.splitlines() if re.match(r"\s*[0-9a-f]+:\s", line)], sep="\n", flush=True)
-
-
-def compare(ours, theirs, cases):
-    if len(ours) != len(theirs):
-        print(f"{len(ours)} bytes of states, QEMU wrote {len(theirs)}")
-        return 1
-    wrong = 0
-    for index in range(cases):
-        part = slice(index * STATE_SIZE, (index + 1) * STATE_SIZE)
-        found = list(differences(ours[part], theirs[part]))
-        if found:
-            wrong += 1
-            if wrong <= 3:
-                with open("states.bin", "rb") as states:
-                    states.seek(index * STATE_SIZE + VECTORS + 512)
-                    print(f"case {index}: began with vl, vtype, vcsr {struct.unpack('<3Q', states.read(24))}", *found[:12], sep="\n  ", flush=True)
-                show_case(index)
-    return wrong
-
-
-def not_covered():
-    with open("coverage", encoding="ascii") as lines:
-        counts = dict(line.split() for line in lines)
-    return [insn.name for insn in tables().instructions if insn.extension == "V" and insn.name not in LEFT_OUT | {"vsetvl"} and counts.get(insn.name, "0") == "0"]
-
-
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 20261122
     cases = int(sys.argv[2]) if len(sys.argv) > 2 else 1500
@@ -224,10 +190,10 @@ def main():
     theirs = run_oracle()
     wrong = 0
     for translate in ("eval", ""):
-        count = compare(run_machine(translate), theirs, cases)
+        count = compare(run_machine(translate), theirs, cases, STATE_SIZE, differences)
         print(f"{translate or 'host code'}: {cases} cases of {length} instructions, seed {seed}: {count} differ")
         wrong += count
-    missing = not_covered() if cases >= 1500 and not only else []
+    missing = never_translated(lambda insn: insn.extension == "V" and insn.name not in LEFT_OUT | {"vsetvl"}) if cases >= 1500 and not only else []
     if missing:
         print("never translated:", *missing)
     sys.exit(1 if wrong or missing else 0)

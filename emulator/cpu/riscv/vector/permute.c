@@ -116,7 +116,7 @@ DEFINE(MSOF)
 DEFINE(MVR)
 {
     /* vstart counts elements of vtype's SEW, which stands in place of vs1; what is below it stays. */
-    uint64_t bytes = scalar * v->vlenb, from = MIN(v->vstart << VECTOR_VS1(args), bytes);
+    uint64_t bytes = scalar * RISCV_VLENB, from = MIN(v->vstart << VECTOR_VS1(args), bytes);
 
     memmove(vector_register(v, VECTOR_VD(args)) + from, vector_register(v, VECTOR_VS2(args)) + from, bytes - from);
     v->vstart = 0;

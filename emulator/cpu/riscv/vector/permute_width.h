@@ -5,7 +5,7 @@
 #define DEFINE(op) static uint64_t VECTOR_PASTE(op##_, BITS)(struct riscv_vector * v, uint64_t args, uint64_t scalar)
 #define VD ((U *)vector_register(v, VECTOR_VD(args)))
 #define VS2 ((const U *)vector_register(v, VECTOR_VS2(args)))
-#define VLMAX vector_vlmax(v, SEW, VECTOR_LMUL(args))
+#define VLMAX vector_vlmax(SEW, VECTOR_LMUL(args))
 
 DEFINE(IOTA)
 {

@@ -9,6 +9,7 @@ counters, reserved rounding modes, a store-conditional that does not directly fo
 import os
 import random
 import struct
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.environ["SPINDLE_SRC"], "tools", "decode"))
@@ -169,3 +170,36 @@ def generate(cases, length, seed, only=None):
                 raise ValueError("a case is too long")
             code.write(block.ljust(CODE_SIZE, b"\0"))
             states.write(generator.state(index))
+
+
+def show_case(index):
+    address = CODE_BASE + index * CODE_SIZE
+    with open("code.bin", "rb") as code:
+        code.seek(index * CODE_SIZE)
+        size = len(code.read(CODE_SIZE).rstrip(b"\0"))
+    subprocess.run(["riscv64-linux-gnu-objdump", "-d", "-M", "no-aliases", "-j", ".cases", f"--start-address={address:#x}",
+                    f"--stop-address={address + size:#x}", "-D", "bare.elf"], check=False)
+
+
+def compare(ours, theirs, cases, state_size, differences):
+    """-> how many cases end differently; the first three are shown."""
+    if len(ours) != len(theirs):
+        print(f"{len(ours)} bytes of states, QEMU wrote {len(theirs)}")
+        return 1
+    wrong = 0
+    for index in range(cases):
+        part = slice(index * state_size, (index + 1) * state_size)
+        found = list(differences(ours[part], theirs[part]))
+        if found:
+            wrong += 1
+            if wrong <= 3:
+                print(f"case {index}:", *found[:12], sep="\n  ", flush=True)
+                show_case(index)
+    return wrong
+
+
+def never_translated(wanted):
+    """Of the instructions that `wanted` says the generator makes, those that no case had."""
+    with open("coverage", encoding="ascii") as lines:
+        counts = dict(line.split() for line in lines)
+    return [insn.name for insn in tables().instructions if wanted(insn) and counts.get(insn.name, "0") == "0"]
