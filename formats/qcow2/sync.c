@@ -119,13 +119,15 @@ int qcow2_sync_locked(struct qcow2 *q)
         result = refcounts_write(q);
     if (!result && l2_or_l1_is_dirty(q))
         result = order_barrier(q, EDGE_COUNTED_BEFORE_NAMED);
-    q->map_writes += l2_or_l1_is_dirty(q);
+    bool writes_map = l2_or_l1_is_dirty(q);
+    q->map_writes += writes_map; /* who asks meanwhile has to wait for a barrier ... */
     if (!result)
         result = cache_write(&q->l2_cache);
     if (!result && q->l1.is_dirty)
         block_event(q->file, BLKDEBUG_EVENT_L1_UPDATE);
     if (!result)
         result = disk_table_write(&q->l1, q->file);
+    q->map_writes += writes_map; /* ... and one that began before the writes were done does not count */
     if (!result)
         result = log_reset(q); /* the tables have it all; and no freed cluster is given away before */
     if (!result && q->frees.count)

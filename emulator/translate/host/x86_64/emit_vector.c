@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Vectors of 128 and 256 bits: addition, subtraction, logic and splat, one AVX2 instruction each. Masks and 512 bits
- * are left to the evaluator for now. Values of 256 bits are kept in memory across memory operations and calls.
+ * are left to the evaluator. Values of 256 bits are kept in memory across memory operations and calls.
  */
 #include "emulator/translate/host/x86_64/emit.h"
 
